@@ -1,0 +1,119 @@
+//! Settings, checked when the program is compiled.
+
+/// How the kernel's transparent huge pages are used, by `madvise` on each mapping of the heap's own, never by `prctl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HugePages {
+    /// Huge pages are declined, so that resident memory is what was touched. The default.
+    Never,
+    /// Nothing is advised: the kernel's own setting decides. With `always` there, the idle bound is not kept.
+    Kernel,
+    /// Huge pages are asked for by mappings of 2 MiB and more, once the heap has mapped that many bytes. All of such a
+    /// mapping counts as resident from the start.
+    Above(usize),
+}
+
+impl HugePages {
+    /// One word for it, to be kept in an atomic.
+    pub(crate) const fn code(self) -> usize {
+        match self {
+            Self::Never => 0,
+            Self::Kernel => 1,
+            Self::Above(bytes) => bytes.saturating_add(2),
+        }
+    }
+
+    /// What `code` made a word of.
+    pub(crate) const fn from_code(code: usize) -> Self {
+        match code {
+            0 => Self::Never,
+            1 => Self::Kernel,
+            bytes => Self::Above(bytes - 2),
+        }
+    }
+}
+
+/// The settings of a heap.
+///
+/// Build one in a `const`; a value that makes no sense does not compile, and the error says what would be right:
+///
+/// ```
+/// use stratalloc::{Config, Stratalloc};
+///
+/// const CONFIG: Config = Config::new().idle_bytes(4 << 20).list_bytes(16 << 10);
+///
+/// #[global_allocator]
+/// static A: Stratalloc = Stratalloc::with_config(CONFIG);
+/// # fn main() {}
+/// ```
+///
+/// ```compile_fail
+/// # use stratalloc::Config;
+/// const CONFIG: Config = Config::new().list_bytes(3);
+/// # let _ = CONFIG;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) idle_bytes: usize,
+    pub(crate) idle_share: usize,
+    pub(crate) list_bytes: usize,
+    pub(crate) huge_pages: HugePages,
+}
+
+impl Config {
+    /// The settings that [`Stratalloc::new`](crate::Stratalloc::new) uses: idle bound 8 MiB or 1/8 of live bytes,
+    /// lists of 8 KiB, no huge pages.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { idle_bytes: 8 << 20, idle_share: 8, list_bytes: 8 << 10, huge_pages: HugePages::Never }
+    }
+
+    /// Free pages kept resident: at most this many bytes, or the share of [`Config::idle_share`] if that is more.
+    /// The default is 8 MiB; 0 gives every page back as soon as it is free.
+    ///
+    /// # Panics
+    /// When `bytes` is over 1 TiB (at compile time, in a `const`).
+    #[must_use]
+    pub const fn idle_bytes(mut self, bytes: usize) -> Self {
+        assert!(bytes <= 1 << 40, "Config::idle_bytes: at most 1 TiB; use a size in bytes such as 8 << 20");
+        self.idle_bytes = bytes;
+        self
+    }
+
+    /// Free pages kept resident: at most one `share`-th of live bytes, or [`Config::idle_bytes`] if that is more.
+    /// The default is 8.
+    ///
+    /// # Panics
+    /// When `share` is 0 (at compile time, in a `const`).
+    #[must_use]
+    pub const fn idle_share(mut self, share: usize) -> Self {
+        assert!(share > 0, "Config::idle_share: at least 1 (1 keeps as much as is live, 8 keeps one eighth)");
+        self.idle_share = share;
+        self
+    }
+
+    /// Bytes in one list of blocks (the paper's `target` times the block size). The default is 8 KiB; a list holds at
+    /// least 4 and at most 64 blocks, whatever this says.
+    ///
+    /// # Panics
+    /// When `bytes` is below 64 or above 1 MiB (at compile time, in a `const`).
+    #[must_use]
+    pub const fn list_bytes(mut self, bytes: usize) -> Self {
+        assert!(bytes >= 64 && bytes <= 1 << 20, "Config::list_bytes: from 64 bytes to 1 MiB; 8 << 10 is a good value");
+        self.list_bytes = bytes;
+        self
+    }
+
+    /// How huge pages are used. The default is [`HugePages::Never`].
+    #[must_use]
+    pub const fn huge_pages(mut self, huge: HugePages) -> Self {
+        self.huge_pages = huge;
+        self
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}

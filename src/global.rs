@@ -1,0 +1,240 @@
+//! The process heap: the crate's only statics, and the type that users name. The build is composed here, as one type
+//! expression each for the engine and for the front that stands before it.
+
+use crate::config::Config;
+use crate::fatal::{Fatal, die};
+use crate::heap::{Block, Blocks, Class, Engine};
+use crate::lock::Spin;
+use crate::os::Mmap;
+use crate::stats::Stats;
+use crate::thread;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{NonNull, null_mut};
+
+/// The heap of the process.
+pub(crate) static ENGINE: Engine<Mmap, Spin> = Engine::new(Mmap::new());
+
+/// What stands between the users and the engine.
+type Front<'a> = Process<'a>;
+
+/// The global allocator.
+///
+/// All values in a process share one heap; the settings of all must be the same.
+///
+/// ```
+/// use stratalloc::Stratalloc;
+///
+/// #[global_allocator]
+/// static A: Stratalloc = Stratalloc::new();
+///
+/// fn main() {
+///     let words: Vec<String> = "one two three".split(' ').map(String::from).collect();
+///     assert!(Stratalloc::is_active());
+///     println!("{}\n{words:?}", Stratalloc::stats());
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Stratalloc {
+    config: Config,
+}
+
+impl Stratalloc {
+    /// The allocator with default settings.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::with_config(Config::new())
+    }
+
+    /// The allocator with settings of your own, checked when the program is compiled.
+    #[must_use]
+    pub const fn with_config(config: Config) -> Self {
+        Self { config }
+    }
+
+    /// The figures of the process heap; O(classes × threads), and it allocates nothing.
+    #[must_use]
+    pub fn stats() -> Stats {
+        ENGINE.stats()
+    }
+
+    /// Whether this allocator is the one that the process allocates with: it allocates a byte and looks where it is.
+    #[must_use]
+    pub fn is_active() -> bool {
+        let layout = Layout::new::<u8>();
+        // SAFETY: the size is not 0.
+        let byte = core::hint::black_box(unsafe { std::alloc::alloc(layout) });
+        if byte.is_null() {
+            return false;
+        }
+        let ours = ENGINE.owns(byte as usize);
+        // SAFETY: allocated above for the layout.
+        unsafe { std::alloc::dealloc(byte, layout) };
+        ours
+    }
+
+    /// Gives back every page that no live block and no other thread's cache holds, the retained ones included.
+    /// O(free memory).
+    pub fn collect() {
+        if ENGINE.is_open() {
+            thread::with_cache(|cache| ENGINE.collect(cache.is_live().then_some(cache)));
+        }
+    }
+
+    /// Gives back what the calling thread has cached: for a thread that is about to wait for long. Its next allocations
+    /// fetch what they need anew.
+    pub fn thread_park() {
+        thread::with_cache(|cache| {
+            if cache.is_live() {
+                // SAFETY: the cache is this thread's, and attached.
+                unsafe { ENGINE.park(cache) };
+            }
+        });
+    }
+
+    /// Bytes that a block for `layout` really has, all of them usable; 0 if `layout` is beyond every heap. O(1).
+    #[must_use]
+    pub fn usable_size(layout: Layout) -> usize {
+        ENGINE.usable_size(layout)
+    }
+
+    #[inline(always)]
+    const fn front(&self) -> Front<'_> {
+        Process { config: &self.config }
+    }
+}
+
+impl Default for Stratalloc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: the front is `Blocks`, whose promises are those of `GlobalAlloc`; no path unwinds.
+unsafe impl GlobalAlloc for Stratalloc {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: handed on, here and below.
+        unsafe { self.front().alloc(layout) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { self.front().dealloc(block, layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { self.front().alloc_zeroed(layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { self.front().realloc(block, layout, new_size) }
+    }
+}
+
+/// The process heap through the calling thread's cache.
+struct Process<'a> {
+    config: &'a Config,
+}
+
+impl Process<'_> {
+    /// The slow path of `alloc` for blocks.
+    #[cold]
+    #[inline(never)]
+    fn refill(&self, class: Class) -> *mut u8 {
+        thread::with_cache(|cache| {
+            if cache.is_fresh() && !thread::begin(cache, self.config) {
+                return null_mut();
+            }
+            self.check_config();
+            ENGINE.refill(cache, class)
+        })
+    }
+
+    /// The slow path of `dealloc` for blocks.
+    #[cold]
+    #[inline(never)]
+    fn spill(&self, class: Class, block: Block) {
+        thread::with_cache(|cache| {
+            // A thread may free before it allocates. The heap is open: the block came from it.
+            if cache.is_fresh() {
+                let _ = thread::begin(cache, self.config);
+            }
+            ENGINE.spill(cache, class, block);
+        });
+    }
+
+    #[inline(never)]
+    fn alloc_beyond(&self, layout: Layout, zeroed: bool) -> *mut u8 {
+        thread::with_cache(|cache| {
+            if cache.is_fresh() && !thread::begin(cache, self.config) {
+                return null_mut();
+            }
+            self.check_config();
+            ENGINE.alloc_beyond(cache, layout, zeroed)
+        })
+    }
+
+    fn check_config(&self) {
+        if !ENGINE.is_configured_as(self.config) {
+            die(Fatal::OtherConfig);
+        }
+    }
+}
+
+// SAFETY: see `heap::Attached`; the cache is the calling thread's.
+unsafe impl Blocks for Process<'_> {
+    #[inline(always)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some(class) = Class::of(layout) else { return self.alloc_beyond(layout, false) };
+        match thread::with_cache(|cache| cache.pop(class)) {
+            Some(block) => block.as_ptr(),
+            None => self.refill(class),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if Class::of(layout).is_none() {
+            return self.alloc_beyond(layout, true);
+        }
+        // SAFETY: handed on.
+        let block = unsafe { self.alloc(layout) };
+        if !block.is_null() {
+            // SAFETY: the block is ours and has the size.
+            unsafe { block.write_bytes(0, layout.size()) };
+        }
+        block
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller gives up a live block, which is never null.
+        let at = unsafe { NonNull::new_unchecked(block) };
+        let Some(class) = Class::of(layout) else {
+            // SAFETY: handed on.
+            return thread::with_cache(|cache| unsafe { ENGINE.free_beyond(cache, at, layout) });
+        };
+        // SAFETY: as above, of this class.
+        let block = unsafe { Block::from_raw(at) };
+        if !thread::with_cache(|cache| cache.push(class, block)) {
+            self.spill(class, block);
+        }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return null_mut() };
+        // SAFETY: handed on.
+        unsafe { ENGINE.resize(self, block, layout, new) }
+    }
+
+    #[inline]
+    fn usable_size(&self, layout: Layout) -> usize {
+        ENGINE.usable_size(layout)
+    }
+}

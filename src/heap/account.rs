@@ -1,0 +1,200 @@
+//! What a heap counts: the gauges its bounds are kept by, and the figures for [`Stats`].
+
+use super::cache::{Cache, CacheCounts, PAGE_LISTS};
+use super::class::{CLASSES, Class};
+use super::Engine;
+use crate::lock::RawLock;
+use crate::os::Source;
+use crate::stats::{ClassStats, RunStats, Stats};
+use crate::sync::{AtomicU64, AtomicUsize, Relaxed, array_of};
+
+/// Gauges and counters outside the locks. All Relaxed: each stands for itself.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// Bytes in blocks and runs handed up: live ones, and those in caches and the depot.
+    live: AtomicUsize,
+    /// Resident pages of slabs that no block outside lies in.
+    idle_pages: AtomicUsize,
+    /// Pages of free runs that may be resident.
+    dirty_pages: AtomicUsize,
+    /// Bytes from the source.
+    mapped: AtomicUsize,
+    relocations: AtomicU64,
+    purged_in_slabs: AtomicU64,
+    uncached_allocs: [AtomicU64; CLASSES],
+    uncached_frees: [AtomicU64; CLASSES],
+}
+
+impl Tally {
+    crate::sync::const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self {
+                live: AtomicUsize::new(0),
+                idle_pages: AtomicUsize::new(0),
+                dirty_pages: AtomicUsize::new(0),
+                mapped: AtomicUsize::new(0),
+                relocations: AtomicU64::new(0),
+                purged_in_slabs: AtomicU64::new(0),
+                uncached_allocs: array_of!(AtomicU64::new(0)),
+                uncached_frees: array_of!(AtomicU64::new(0)),
+            }
+        }
+    }
+
+    pub(crate) fn lent(&self, bytes: usize) {
+        self.live.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn returned(&self, bytes: usize) {
+        self.live.fetch_sub(bytes, Relaxed);
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Relaxed)
+    }
+
+    /// Called with the lock of the slabs whose idle pages have changed.
+    pub(crate) fn idle_pages_changed(&self, before: u32, after: u32) {
+        if before != after {
+            self.idle_pages.fetch_add((after as usize).wrapping_sub(before as usize), Relaxed);
+        }
+    }
+
+    /// Called with the lock of the runs.
+    pub(crate) fn set_dirty_pages(&self, pages: u64) {
+        self.dirty_pages.store(pages as usize, Relaxed);
+    }
+
+    /// Free pages that are resident.
+    pub(crate) fn retained_pages(&self) -> usize {
+        self.idle_pages.load(Relaxed) + self.dirty_pages.load(Relaxed)
+    }
+
+    pub(crate) fn mapped(&self) -> usize {
+        self.mapped.load(Relaxed)
+    }
+
+    pub(crate) fn add_mapped(&self, bytes: usize) {
+        self.mapped.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn relocated(&self) {
+        self.relocations.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn purged_in_slabs(&self, pages: u32) {
+        self.purged_in_slabs.fetch_add(u64::from(pages), Relaxed);
+    }
+
+    pub(crate) fn count_uncached_alloc(&self, class: Class) {
+        self.uncached_allocs[class.index() % CLASSES].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_uncached_free(&self, class: Class) {
+        self.uncached_frees[class.index() % CLASSES].fetch_add(1, Relaxed);
+    }
+}
+
+/// What caches counted, by class and by run length.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    classes: [CacheCounts; CLASSES],
+    runs: [CacheCounts; PAGE_LISTS],
+}
+
+impl Counts {
+    pub(super) const ZERO: Self = Self { classes: [CacheCounts::ZERO; CLASSES], runs: [CacheCounts::ZERO; PAGE_LISTS] };
+
+    /// Adds what `cache` counted. The registry's lock is held.
+    pub(super) fn add(&mut self, cache: &Cache) {
+        for (sum, class) in self.classes.iter_mut().zip(Class::all()) {
+            sum.add(cache.counts(class));
+        }
+        for (sum, pages) in self.runs.iter_mut().zip(1..) {
+            sum.add(cache.run_counts(pages));
+        }
+    }
+}
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    /// The figures of this moment. Other threads go on meanwhile, so figures of different layers may differ by what
+    /// they did. O(classes × threads).
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::ZERO;
+        if !self.is_open() {
+            return stats;
+        }
+        let (counts, threads) = self.registry.with(|registry| {
+            let mut counts = registry.departed;
+            registry.caches().for_each(|cache| counts.add(cache));
+            (counts, registry.caches)
+        });
+        stats.threads = threads;
+        let mut cached = 0;
+        for ((class, counted), row) in Class::all().zip(&counts.classes).zip(&mut stats.classes) {
+            *row = self.class_stats(class, counted);
+            cached += (row.cached + row.in_depot) as usize * row.size;
+        }
+        for (counted, pages) in counts.runs.iter().zip(1..) {
+            cached += counted.held as usize * pages << self.map.page_shift();
+        }
+        stats.runs = self.run_stats(&counts);
+        self.fill_in_bytes(&mut stats, cached);
+        stats
+    }
+
+    fn class_stats(&self, class: Class, counted: &CacheCounts) -> ClassStats {
+        let (depot_blocks, depot_up, depot_in) =
+            self.depots[class].with(|depot| (depot.blocks(self.target(class)), depot.handed_up, depot.taken_in));
+        let at = class.index() % CLASSES;
+        self.slabs[class].with(|slabs| ClassStats {
+            size: class.size(),
+            target: self.target(class),
+            allocs: counted.allocs + self.tally.uncached_allocs[at].load(Relaxed),
+            frees: counted.frees() + self.tally.uncached_frees[at].load(Relaxed),
+            cached: counted.held,
+            alloc_trips: counted.trips_in,
+            free_trips: counted.trips_out,
+            in_depot: depot_blocks,
+            depot_hits: depot_up,
+            depot_kept: depot_in,
+            lists_filled: slabs.filled_lists,
+            lists_sorted: slabs.sorted_lists,
+            slabs: slabs.count,
+            slabs_taken: slabs.slabs_taken,
+            slabs_given: slabs.slabs_given,
+        })
+    }
+
+    fn run_stats(&self, counts: &Counts) -> RunStats {
+        let listed = |pick: fn(&CacheCounts) -> u64| counts.runs.iter().map(pick).sum::<u64>();
+        self.runs.with(|runs| RunStats {
+            list_allocs: listed(|run| run.allocs.saturating_sub(run.taken)),
+            list_frees: listed(|run| run.frees().saturating_sub(run.given)),
+            allocs: runs.allocs,
+            frees: runs.frees,
+            grown_in_place: runs.grown_in_place,
+            relocations: self.tally.relocations.load(Relaxed),
+            spans: runs.spans,
+            purged_pages: runs.purged_pages + self.tally.purged_in_slabs.load(Relaxed),
+        })
+    }
+
+    /// The five words, with `cached` bytes in caches and the depot.
+    fn fill_in_bytes(&self, stats: &mut Stats, cached: usize) {
+        let page = self.map.page_bytes();
+        let (mapped, free) = self.runs.with(|runs| (runs.mapped_pages as usize * page, runs.free_pages as usize * page));
+        let untouched = self.untouched_slab_pages() * page;
+        stats.records = self.records.with(|records| records.bytes as usize);
+        stats.allocated = self.tally.live().saturating_sub(cached);
+        stats.active = (mapped - free).saturating_sub(stats.records);
+        stats.retained = self.tally.retained_pages() * page;
+        let idle = self.tally.idle_pages.load(Relaxed) * page;
+        stats.resident = (mapped - free + stats.retained).saturating_sub(untouched + idle);
+        stats.mapped = mapped;
+    }
+
+    fn untouched_slab_pages(&self) -> usize {
+        Class::all().map(|class| self.slabs[class].with(|slabs| slabs.untouched_pages() as usize)).sum()
+    }
+}

@@ -1,0 +1,519 @@
+//! Layer 1: a thread's free blocks, without a lock.
+//!
+//! Per class a `main` list, which allocation pops and free pushes, and full lists beside it: `aux`, the paper's one, and
+//! further ones while the class shows that it needs them. What does not fit goes to the depot, and what is missing comes
+//! from there, always a list of `target` blocks at a time. So after a trip to the depot `main` and `aux` hold at least
+//! `target` blocks and have room for at least `target` more: the next `target` operations stay here.
+//!
+//! Beside them a list for each run length up to [`PAGE_LISTS`] pages: it keeps freed runs within a common budget of
+//! pages, for the next request of that length.
+//!
+//! A cache that no heap has adopted has no block and no room, so both fast paths end in their slow paths without a test
+//! of their own.
+
+use super::class::{CLASSES, Class, TARGET_MAX};
+use super::list::{Block, List};
+use crate::sync::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Relaxed, array_of};
+use core::cell::Cell;
+
+/// Run lengths that have a list, in pages.
+pub(crate) const PAGE_LISTS: usize = 16;
+/// Pages that the run lists of one thread hold together, at the most.
+pub(crate) const PAGE_BUDGET: u32 = 64;
+/// Full lists of one class beside `main`, at the most.
+const AUX_MAX: usize = 8;
+/// Pages that the full lists beyond the first of each class lie in, all together, at the most.
+const EXTRA_PAGES: u32 = 128;
+/// Trips to the depot between two looks at whether a class holds more than it needs.
+const TRIPS_PER_LOOK: u32 = 32;
+
+/// A list that is pushed and popped, and how much it may still take.
+#[derive(Debug)]
+pub(crate) struct Bin {
+    head: Cell<Option<Block>>,
+    /// Pushes until the slow path is asked; never negative between two calls.
+    room: AtomicI32,
+    /// Blocks popped since the heap adopted the cache.
+    allocs: AtomicU64,
+}
+
+impl Bin {
+    crate::sync::const_unless_loom! {
+        fn new() -> Self {
+            Self { head: Cell::new(None), room: AtomicI32::new(0), allocs: AtomicU64::new(0) }
+        }
+    }
+
+    // Only the owner writes the counters; Relaxed, since other threads read them for statistics alone.
+
+    #[inline(always)]
+    pub(crate) fn pop(&self) -> Option<Block> {
+        let block = self.head.get()?;
+        self.head.set(block.next());
+        self.room.store(self.room.load(Relaxed).wrapping_add(1), Relaxed);
+        self.allocs.store(self.allocs.load(Relaxed).wrapping_add(1), Relaxed);
+        Some(block)
+    }
+
+    /// Pushes `block` if there is room; else the slow path must follow, and puts the room right.
+    #[inline(always)]
+    pub(crate) fn push(&self, block: Block) -> bool {
+        let room = self.room.load(Relaxed).wrapping_sub(1);
+        self.room.store(room, Relaxed);
+        if room < 0 {
+            return false;
+        }
+        self.link(block);
+        true
+    }
+
+    #[inline(always)]
+    fn link(&self, block: Block) {
+        block.set_next(self.head.get());
+        self.head.set(Some(block));
+    }
+
+    /// Counts an allocation that was served past the list.
+    fn count_alloc(&self) {
+        self.allocs.store(self.allocs.load(Relaxed) + 1, Relaxed);
+    }
+}
+
+/// The place of run length `pages`, from 1 to [`PAGE_LISTS`].
+#[inline(always)]
+const fn run_index(pages: usize) -> usize {
+    (pages - 1) % PAGE_LISTS
+}
+
+/// Adds to a counter that only this thread writes.
+fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed) + by, Relaxed);
+}
+
+/// What a class of a cache has beside its `main` list.
+#[derive(Debug)]
+struct Side {
+    /// The paper's `target`; 0 until a heap adopts the cache.
+    target: AtomicU32,
+    /// Full lists, the oldest first.
+    full: [Cell<Option<Block>>; AUX_MAX],
+    /// For each full list but the first, the pages it lies in at the most.
+    pages: [Cell<u32>; AUX_MAX],
+    /// Full lists there are. Written by the owner alone; others read it for statistics.
+    len: AtomicUsize,
+    /// Full lists there may be; from 1 to `AUX_MAX` once adopted.
+    limit: Cell<usize>,
+    /// The fewest full lists since the last look.
+    low: Cell<usize>,
+    /// Blocks received from below, and blocks handed down.
+    taken: AtomicU64,
+    given: AtomicU64,
+    /// Trips to the depot for a list, and with one.
+    trips_in: AtomicU64,
+    trips_out: AtomicU64,
+}
+
+impl Side {
+    crate::sync::const_unless_loom! {
+        fn new() -> Self {
+            Self {
+                target: AtomicU32::new(0),
+                full: [const { Cell::new(None) }; AUX_MAX],
+                pages: [const { Cell::new(0) }; AUX_MAX],
+                len: AtomicUsize::new(0),
+                limit: Cell::new(0),
+                low: Cell::new(0),
+                taken: AtomicU64::new(0),
+                given: AtomicU64::new(0),
+                trips_in: AtomicU64::new(0),
+                trips_out: AtomicU64::new(0),
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.len.load(Relaxed)
+    }
+
+    /// Takes out full list `at`, and the pages it counted for.
+    fn remove(&self, at: usize) -> (List, u32) {
+        let head = self.full[at].take();
+        let pages = self.pages[at].take();
+        let len = self.len() - 1;
+        for i in at..len {
+            self.full[i].set(self.full[i + 1].take());
+            self.pages[i].set(self.pages[i + 1].take());
+        }
+        self.len.store(len, Relaxed);
+        self.low.set(self.low.get().min(len));
+        (List::from_parts(head, self.target.load(Relaxed)), pages)
+    }
+
+    fn append(&self, list: List, pages: u32) {
+        let len = self.len();
+        self.full[len].set(list.into_parts().0);
+        self.pages[len].set(pages);
+        self.len.store(len + 1, Relaxed);
+    }
+}
+
+/// Whether a cache may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// No heap has adopted it yet.
+    Fresh,
+    /// A heap has adopted it.
+    Live,
+    /// Its thread has ended: it has given everything back and takes nothing more.
+    Dead,
+}
+
+/// A thread's cache of one heap. All zero bits until a heap adopts it; it must not move while adopted.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Cache {
+    mains: [Bin; CLASSES],
+    runs: [Bin; PAGE_LISTS],
+    sides: [Side; CLASSES],
+    state: Cell<State>,
+    /// Pages in the run lists, those popped and not yet missed included.
+    run_pages: Cell<u32>,
+    /// For each run length, runs admitted and not flushed: those in the list and its room.
+    admitted: [AtomicU32; PAGE_LISTS],
+    /// Runs freed into, and handed down from, the run lists, and allocated past them.
+    runs_given: [AtomicU64; PAGE_LISTS],
+    runs_taken: [AtomicU64; PAGE_LISTS],
+    /// Pages of the full lists beyond the first of each class.
+    extra_pages: Cell<u32>,
+    trips: Cell<u32>,
+    looked_at: Cell<usize>,
+    /// The neighbours in the heap's registry; under its lock.
+    pub(super) older: Cell<Option<CacheRef>>,
+    pub(super) newer: Cell<Option<CacheRef>>,
+}
+
+/// A cache as its heap's registry knows it.
+pub(super) type CacheRef = core::ptr::NonNull<Cache>;
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Cache {
+    crate::sync::const_unless_loom! {
+        /// A cache that no heap has adopted.
+        #[must_use]
+        pub fn new() -> Self {
+            Self {
+                mains: array_of!(Bin::new()),
+                runs: array_of!(Bin::new()),
+                sides: array_of!(Side::new()),
+                state: Cell::new(State::Fresh),
+                run_pages: Cell::new(0),
+                admitted: array_of!(AtomicU32::new(0)),
+                runs_given: array_of!(AtomicU64::new(0)),
+                runs_taken: array_of!(AtomicU64::new(0)),
+                extra_pages: Cell::new(0),
+                trips: Cell::new(0),
+                looked_at: Cell::new(0),
+                older: Cell::new(None),
+                newer: Cell::new(None),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn main(&self, class: Class) -> &Bin {
+        // SAFETY: the index of a `Class` is below `CLASSES`.
+        unsafe { self.mains.get_unchecked(class.index()) }
+    }
+
+    #[inline(always)]
+    fn side(&self, class: Class) -> &Side {
+        // SAFETY: the index of a `Class` is below `CLASSES`.
+        unsafe { self.sides.get_unchecked(class.index()) }
+    }
+
+    /// Pops a block of `main`. The fast path of allocation.
+    #[inline(always)]
+    pub(crate) fn pop(&self, class: Class) -> Option<Block> {
+        self.main(class).pop()
+    }
+
+    /// Pushes `block` on `main` if there is room. The fast path of free; if false, `spill` must follow.
+    #[inline(always)]
+    pub(crate) fn push(&self, class: Class, block: Block) -> bool {
+        self.main(class).push(block)
+    }
+
+    /// Whether no heap has adopted it yet.
+    #[inline(always)]
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.state.get() == State::Fresh
+    }
+
+    /// Whether it is attached to a heap.
+    pub(crate) fn is_live(&self) -> bool {
+        self.state.get() == State::Live
+    }
+
+    /// Makes an empty cache ready for lists of `target(class)` blocks.
+    pub(super) fn open(&self, target: impl Fn(Class) -> u32) {
+        for class in Class::all() {
+            let (side, target) = (self.side(class), target(class));
+            side.target.store(target, Relaxed);
+            side.limit.set(1);
+            self.main(class).room.store(target as i32, Relaxed);
+        }
+        self.state.set(State::Live);
+    }
+
+    /// Ends an emptied cache: no room for anything any more.
+    pub(super) fn close(&self) {
+        for bin in self.mains.iter().chain(&self.runs) {
+            bin.room.store(0, Relaxed);
+        }
+        self.sides.iter().for_each(|side| side.target.store(0, Relaxed));
+        self.state.set(State::Dead);
+    }
+
+    /// When `main` is empty: lets the newest full list become `main`.
+    pub(super) fn promote(&self, class: Class) -> bool {
+        let side = self.side(class);
+        let Some(newest) = side.len().checked_sub(1) else { return false };
+        let (list, pages) = side.remove(newest);
+        self.extra_pages.set(self.extra_pages.get() - pages);
+        self.set_main(class, list);
+        true
+    }
+
+    /// When `main` is empty: lets `list`, of at most `target` blocks, become `main`.
+    pub(super) fn receive(&self, class: Class, list: List) {
+        let side = self.side(class);
+        bump(&side.taken, u64::from(list.len()));
+        bump(&side.trips_in, 1);
+        self.set_main(class, list);
+    }
+
+    fn set_main(&self, class: Class, list: List) {
+        let room = self.side(class).target.load(Relaxed) - list.len();
+        self.main(class).head.set(list.into_parts().0);
+        self.main(class).room.store(room as i32, Relaxed);
+    }
+
+    /// After a push without room: makes `main`, which is full, a full list beside it, and returns the list that must
+    /// leave for that, if one must.
+    pub(super) fn make_room(&self, class: Class, page_shift: u32) -> Option<List> {
+        let side = self.side(class);
+        let evicted = (side.len() >= side.limit.get()).then(|| self.evict(class));
+        let main = self.take_main(class);
+        let pages = if side.len() == 0 { 0 } else { main.pages(page_shift) };
+        self.extra_pages.set(self.extra_pages.get() + pages);
+        side.append(main, pages);
+        evicted
+    }
+
+    /// Takes the oldest full list out, and lets the class hold one more from now on if the budget allows.
+    fn evict(&self, class: Class) -> List {
+        let side = self.side(class);
+        let list = self.remove_oldest(class);
+        let more = side.limit.get() < AUX_MAX && self.extra_pages.get() < EXTRA_PAGES;
+        side.limit.set(side.len() + 1 + usize::from(more));
+        bump(&side.trips_out, 1);
+        list
+    }
+
+    fn remove_oldest(&self, class: Class) -> List {
+        let side = self.side(class);
+        let (list, _) = side.remove(0);
+        // The list that is now the first costs nothing: each class may have one.
+        let freed = side.pages[0].take();
+        self.extra_pages.set(self.extra_pages.get() - freed);
+        bump(&side.given, u64::from(list.len()));
+        list
+    }
+
+    /// Takes all of `main`; what is left has room for `target`.
+    fn take_main(&self, class: Class) -> List {
+        let (bin, target) = (self.main(class), self.side(class).target.load(Relaxed));
+        let room = bin.room.load(Relaxed).max(0) as u32;
+        bin.room.store(target as i32, Relaxed);
+        List::from_parts(bin.head.take(), target - room)
+    }
+
+    /// Pushes `block` on a `main` that has room for it.
+    pub(super) fn put(&self, class: Class, block: Block) {
+        let pushed = self.push(class, block);
+        debug_assert!(pushed);
+    }
+
+    /// Puts the room of a dead cache right after a push.
+    pub(super) fn no_room(&self, class: Class) {
+        self.main(class).room.store(0, Relaxed);
+    }
+
+    /// Every `TRIPS_PER_LOOK`-th call: a full list of the next class in turn, if that class has held it, unused, since
+    /// it was last looked at.
+    pub(super) fn shrink(&self) -> Option<(Class, List)> {
+        let trips = self.trips.get().wrapping_add(1);
+        self.trips.set(trips);
+        if !trips.is_multiple_of(TRIPS_PER_LOOK) {
+            return None;
+        }
+        let class = Class::all().nth(self.looked_at.get()).or_else(|| Class::all().next())?;
+        self.looked_at.set(class.index() + 1);
+        let side = self.side(class);
+        let unused = side.low.replace(side.len());
+        if unused < 2 {
+            return None;
+        }
+        let list = self.remove_oldest(class);
+        side.limit.set(side.len());
+        Some((class, list))
+    }
+
+    /// The next list of `class` on the way to an empty cache: full ones first, then what is left in `main`.
+    pub(super) fn drain(&self, class: Class) -> Option<List> {
+        let side = self.side(class);
+        let list = if side.len() > 0 {
+            let (list, pages) = side.remove(side.len() - 1);
+            self.extra_pages.set(self.extra_pages.get() - pages);
+            list
+        } else {
+            self.take_main(class)
+        };
+        bump(&side.given, u64::from(list.len()));
+        (!list.is_empty()).then_some(list)
+    }
+
+    /// The list for runs of `pages` pages, from 1 to [`PAGE_LISTS`].
+    fn run_bin(&self, pages: usize) -> &Bin {
+        &self.runs[run_index(pages)]
+    }
+
+    /// Pops a run of `pages` pages.
+    #[inline]
+    pub(super) fn pop_run(&self, pages: usize) -> Option<Block> {
+        self.run_bin(pages).pop()
+    }
+
+    /// Pushes a run of `pages` pages if the list has room or the budget allows it more.
+    #[inline]
+    pub(super) fn push_run(&self, pages: usize, run: Block) -> bool {
+        self.run_bin(pages).push(run) || self.admit(pages, run)
+    }
+
+    fn admit(&self, pages: usize, run: Block) -> bool {
+        let bin = self.run_bin(pages);
+        bin.room.store(0, Relaxed);
+        let held = self.run_pages.get() + pages as u32;
+        if held > PAGE_BUDGET || self.state.get() != State::Live {
+            return false;
+        }
+        self.run_pages.set(held);
+        let admitted = &self.admitted[run_index(pages)];
+        admitted.store(admitted.load(Relaxed) + 1, Relaxed);
+        bin.link(run);
+        true
+    }
+
+    /// Counts a run that was allocated past the lists.
+    pub(super) fn count_run_taken(&self, pages: usize) {
+        bump(&self.runs_taken[run_index(pages)], 1);
+        self.run_bin(pages).count_alloc();
+    }
+
+    /// Counts a run that was freed past the lists.
+    pub(super) fn count_run_given(&self, pages: usize) {
+        bump(&self.runs_given[run_index(pages)], 1);
+    }
+
+    /// The run length whose list holds the most pages.
+    pub(super) fn largest_run_list(&self) -> Option<usize> {
+        let held = |pages: &usize| self.admitted[run_index(*pages)].load(Relaxed) * *pages as u32;
+        (1..=PAGE_LISTS).max_by_key(held).filter(|pages| held(pages) > 0)
+    }
+
+    /// Takes all runs of `pages` pages, and their share of the budget.
+    pub(super) fn drain_runs(&self, pages: usize) -> List {
+        let bin = self.run_bin(pages);
+        let admitted = self.admitted[run_index(pages)].swap(0, Relaxed);
+        let room = bin.room.swap(0, Relaxed).max(0) as u32;
+        self.run_pages.set(self.run_pages.get() - admitted * pages as u32);
+        bump(&self.runs_given[run_index(pages)], u64::from(admitted - room));
+        List::from_parts(bin.head.take(), admitted - room)
+    }
+
+    /// Pages that a cache pins at the most, whatever the pattern: one for each block it may hold, those of further full
+    /// lists (the list that reaches their budget included), and those of the run lists.
+    pub(crate) fn pages_max(target: impl Fn(Class) -> u32) -> u32 {
+        let blocks: u32 = Class::all().map(|class| 2 * target(class)).sum();
+        blocks + EXTRA_PAGES + TARGET_MAX as u32 + PAGE_BUDGET
+    }
+
+    /// What the cache counted for `class`. Any thread may ask, with the registry's lock held.
+    pub(super) fn counts(&self, class: Class) -> CacheCounts {
+        let (bin, side) = (self.main(class), self.side(class));
+        let target = u64::from(side.target.load(Relaxed));
+        let room = bin.room.load(Relaxed).clamp(0, target as i32) as u64;
+        CacheCounts {
+            allocs: bin.allocs.load(Relaxed),
+            taken: side.taken.load(Relaxed),
+            given: side.given.load(Relaxed),
+            held: target - room + side.len() as u64 * target,
+            trips_in: side.trips_in.load(Relaxed),
+            trips_out: side.trips_out.load(Relaxed),
+        }
+    }
+
+    /// What the cache counted for runs of `pages` pages. Any thread may ask, with the registry's lock held.
+    pub(super) fn run_counts(&self, pages: usize) -> CacheCounts {
+        let (bin, at) = (self.run_bin(pages), run_index(pages));
+        let room = bin.room.load(Relaxed).max(0) as u64;
+        CacheCounts {
+            allocs: bin.allocs.load(Relaxed),
+            taken: self.runs_taken[at].load(Relaxed),
+            given: self.runs_given[at].load(Relaxed),
+            held: u64::from(self.admitted[at].load(Relaxed)).saturating_sub(room),
+            trips_in: 0,
+            trips_out: 0,
+        }
+    }
+}
+
+/// What one cache counted for one class or run length.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CacheCounts {
+    /// Blocks handed out.
+    pub(super) allocs: u64,
+    /// Blocks received from below.
+    pub(super) taken: u64,
+    /// Blocks handed down.
+    pub(super) given: u64,
+    /// Blocks in the cache.
+    pub(super) held: u64,
+    /// Trips to the depot for a list.
+    pub(super) trips_in: u64,
+    /// Trips to the depot with a list.
+    pub(super) trips_out: u64,
+}
+
+impl CacheCounts {
+    pub(super) const ZERO: Self = Self { allocs: 0, taken: 0, given: 0, held: 0, trips_in: 0, trips_out: 0 };
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.allocs += other.allocs;
+        self.taken += other.taken;
+        self.given += other.given;
+        self.held += other.held;
+        self.trips_in += other.trips_in;
+        self.trips_out += other.trips_out;
+    }
+
+    /// Blocks that were freed into the cache: what went in and out otherwise tells.
+    pub(super) fn frees(&self) -> u64 {
+        (self.held + self.given + self.allocs).saturating_sub(self.taken)
+    }
+}

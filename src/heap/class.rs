@@ -1,0 +1,222 @@
+//! Size classes: which block size serves which request, and what follows from it.
+//!
+//! The ladder is a build-time constant that ends at half the smallest page, so that the class of a constant size folds
+//! to a constant. It is chosen by feature: powers of two (the paper's), or four classes per doubling (`fine-classes`).
+//! Each ladder is two functions, `index` and `size`; everything else derives from them, and the constants at the end
+//! prove for every size that they agree.
+
+use core::alloc::Layout;
+use core::ops::Index;
+
+/// The smallest page of the targets we know.
+pub(crate) const PAGE_MIN: usize = 4096;
+/// The largest page of the targets we know.
+pub(crate) const PAGE_MAX: usize = 65536;
+/// The largest block: at most half the smallest page.
+pub(crate) const BLOCK_MAX: usize = PAGE_MIN / 2;
+/// Blocks in a list, at the most.
+pub(crate) const TARGET_MAX: usize = 64;
+/// Blocks in a list, at the least.
+const TARGET_MIN: usize = 4;
+/// Bytes in a slab, at the most, where pages are smaller than that.
+const SLAB_BYTES: usize = 64 << 10;
+/// Blocks in a slab, at the most, where a page has fewer than that.
+const SLAB_BLOCKS: usize = 2048;
+/// Pages in a slab, at the most.
+pub(crate) const SLAB_PAGES_MAX: usize = SLAB_BYTES / PAGE_MIN;
+
+#[cfg(not(feature = "fine-classes"))]
+mod ladder {
+    use super::BLOCK_MAX;
+
+    /// Number of classes.
+    pub(super) const LEN: usize = BLOCK_MAX.ilog2() as usize - 2;
+
+    /// The class for `size` bytes at `align`; `LEN` or more if there is none. Size 0 has none.
+    #[inline(always)]
+    pub(super) const fn index(size: usize, align: usize) -> usize {
+        let top = size.wrapping_sub(1) | (align - 1) | 7;
+        if top < BLOCK_MAX { (top.ilog2() - 2) as usize } else { LEN }
+    }
+
+    /// The block size of class `index`.
+    pub(super) const fn size(index: usize) -> usize {
+        8 << index
+    }
+}
+
+#[cfg(feature = "fine-classes")]
+mod ladder {
+    use super::BLOCK_MAX;
+
+    /// Number of classes: 8, 16 to 128 by 16, then four per doubling.
+    pub(super) const LEN: usize = 4 * (BLOCK_MAX.ilog2() as usize - 7) + 9;
+
+    /// The class for `size` bytes at `align`; `LEN` or more if there is none. Size 0 has none.
+    ///
+    /// A class's size is a multiple of every alignment that the size is a multiple of, once it is rounded up.
+    #[inline(always)]
+    pub(super) const fn index(size: usize, align: usize) -> usize {
+        // Wraps to a huge value for size 0, and stays huge for a size beyond the ladder.
+        let top = (size.wrapping_add(align - 1) & !(align - 1)).wrapping_sub(1);
+        if top >= BLOCK_MAX {
+            return LEN;
+        }
+        if top < 8 {
+            return 0;
+        }
+        let doubling = (top | 64).ilog2() as usize;
+        4 * doubling + (top >> (doubling - 2)) - 23
+    }
+
+    /// The block size of class `index`.
+    pub(super) const fn size(index: usize) -> usize {
+        match index {
+            0 => 8,
+            1..=8 => 16 * index,
+            _ => (5 + (index - 9) % 4) << (5 + (index - 9) / 4),
+        }
+    }
+}
+
+/// Number of size classes.
+pub(crate) const CLASSES: usize = ladder::LEN;
+
+/// A size class; its index is below [`CLASSES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class(usize);
+
+impl Class {
+    /// The class that serves `layout`; `None` if it is no block's (size 0 or beyond the ladder). O(1), and a constant
+    /// for a constant layout.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(layout: Layout) -> Option<Self> {
+        let index = ladder::index(layout.size(), layout.align());
+        if index < CLASSES { Some(Self(index)) } else { None }
+    }
+
+    /// Every class, the smallest first.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> {
+        (0..CLASSES).map(Self)
+    }
+
+    /// The class's place in the ladder.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0
+    }
+
+    /// Bytes in a block.
+    #[inline]
+    #[must_use]
+    pub const fn size(self) -> usize {
+        ladder::size(self.0)
+    }
+
+    /// Blocks in a list of about `bytes` bytes: the paper's `target`.
+    pub(crate) const fn target(self, bytes: usize) -> u32 {
+        let fit = bytes / self.size();
+        let fit = if fit > TARGET_MAX { TARGET_MAX } else { fit };
+        (if fit < TARGET_MIN { TARGET_MIN } else { fit }) as u32
+    }
+
+    /// Pages in a slab, for pages of `1 << page_shift` bytes.
+    pub(crate) const fn slab_pages(self, page_shift: u32) -> usize {
+        let bytes = self.size() * SLAB_BLOCKS;
+        let bytes = if bytes > SLAB_BYTES { SLAB_BYTES } else { bytes };
+        let pages = bytes >> page_shift;
+        if pages == 0 { 1 } else { pages }
+    }
+
+    /// Blocks in a slab, for pages of `1 << page_shift` bytes.
+    pub(crate) const fn slab_blocks(self, page_shift: u32) -> usize {
+        (self.slab_pages(page_shift) << page_shift) / self.size()
+    }
+
+    /// Which block of a slab the byte `offset` lies in: a multiplication by the reciprocal of the size.
+    #[inline]
+    pub(crate) const fn block_at(self, offset: usize) -> usize {
+        ((offset as u64 * RECIPROCALS[self.0]) >> 32) as usize
+    }
+}
+
+/// `ceil(2^32 / size)` of each class.
+const RECIPROCALS: [u64; CLASSES] = {
+    let mut table = [0; CLASSES];
+    let mut index = 0;
+    while index < CLASSES {
+        table[index] = (1u64 << 32).div_ceil(ladder::size(index) as u64);
+        index += 1;
+    }
+    table
+};
+
+/// One value for each class.
+#[derive(Debug)]
+pub(crate) struct PerClass<T>([T; CLASSES]);
+
+impl<T> PerClass<T> {
+    pub(crate) const fn new(values: [T; CLASSES]) -> Self {
+        Self(values)
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
+        self.0.iter()
+    }
+}
+
+impl<T> Index<Class> for PerClass<T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, class: Class) -> &T {
+        // SAFETY: the index of a `Class` is below `CLASSES`.
+        unsafe { self.0.get_unchecked(class.0) }
+    }
+}
+
+/// Whether the ladder is right for every size from 1 to `BLOCK_MAX` at every alignment that it can serve.
+const fn ladder_is_right() -> bool {
+    let mut size = 1;
+    while size <= BLOCK_MAX {
+        let mut align = 1;
+        while align <= BLOCK_MAX {
+            let index = ladder::index(size, align);
+            if index < CLASSES {
+                let block = ladder::size(index);
+                let tight = index == 0 || ladder::size(index - 1) < size || align > 8;
+                if block < size || block % align != 0 && align > 8 || block % 8 != 0 || !tight {
+                    return false;
+                }
+            } else if size <= BLOCK_MAX && align <= 16 {
+                return false;
+            }
+            align *= 2;
+        }
+        size += 1;
+    }
+    ladder::size(CLASSES - 1) == BLOCK_MAX && ladder::index(0, 1) >= CLASSES && ladder::index(BLOCK_MAX + 1, 1) >= CLASSES
+}
+
+/// Whether `block_at` divides rightly over the largest slab of each class.
+const fn reciprocals_are_right() -> bool {
+    let mut index = 0;
+    while index < CLASSES {
+        let (class, size) = (Class(index), ladder::size(index));
+        let mut block = 0;
+        while (block + 1) * size <= PAGE_MAX {
+            if class.block_at(block * size) != block || class.block_at(block * size + size - 1) != block {
+                return false;
+            }
+            block += 1;
+        }
+        index += 1;
+    }
+    true
+}
+
+static_assertions::const_assert!(ladder_is_right());
+static_assertions::const_assert!(reciprocals_are_right());
+static_assertions::const_assert!(BLOCK_MAX <= PAGE_MIN / 2);

@@ -1,0 +1,61 @@
+//! Fork from a program with busy threads.
+//!
+//! `prepare` takes every lock in the lock order, so that the child's copy of each layer is whole; parent and child let
+//! them go. In the child only the forking thread lives on: the caches of the others are forgotten. A cache may have
+//! been in the middle of a change, so its blocks are left alone; they are bounded by the bound of a cache.
+
+use super::cache::Cache;
+use super::{Engine, Registry};
+use crate::lock::{Locked, RawLock};
+use crate::os::Source;
+use core::ptr::NonNull;
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    /// Before a fork: takes every lock.
+    pub(crate) fn before_fork(&self) {
+        self.registry.hold();
+        self.depots.iter().for_each(Locked::hold);
+        self.slabs.iter().for_each(Locked::hold);
+        self.runs.hold();
+        self.records.hold();
+    }
+
+    /// After a fork, in the parent: lets every lock go.
+    ///
+    /// # Safety
+    /// - This thread, or the one it was forked from, called `before_fork`.
+    pub(crate) unsafe fn after_fork(&self) {
+        // SAFETY: held since `before_fork`, here and below.
+        unsafe { self.records.let_go() };
+        // SAFETY: as above.
+        unsafe { self.runs.let_go() };
+        // SAFETY: as above.
+        self.slabs.iter().for_each(|slabs| unsafe { slabs.let_go() });
+        // SAFETY: as above.
+        self.depots.iter().for_each(|depot| unsafe { depot.let_go() });
+        // SAFETY: as above.
+        unsafe { self.registry.let_go() };
+    }
+
+    /// After a fork, in the child: lets every lock go, and forgets all caches but the forking thread's.
+    ///
+    /// # Safety
+    /// - As `after_fork`;
+    /// - `own` is this thread's cache, if it has one that is attached to this heap.
+    pub(crate) unsafe fn after_fork_in_child(&self, own: Option<&Cache>) {
+        // SAFETY: handed on.
+        unsafe { self.after_fork() };
+        self.registry.with(|registry| registry.keep_only(own));
+    }
+}
+
+impl Registry {
+    fn keep_only(&mut self, own: Option<&Cache>) {
+        self.newest = own.map(NonNull::from);
+        self.caches = usize::from(own.is_some());
+        if let Some(cache) = own {
+            cache.older.set(None);
+            cache.newer.set(None);
+        }
+    }
+}

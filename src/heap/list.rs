@@ -1,0 +1,141 @@
+//! Free blocks and lists of them, linked through their own first words. This file alone reads or writes the bytes of a
+//! free block; all above it passes [`Block`]s and [`List`]s on.
+
+use core::ptr::NonNull;
+
+#[cfg(not(loom))]
+type Link = core::cell::Cell<Option<Block>>;
+#[cfg(loom)]
+type Link = loom::cell::UnsafeCell<Option<Block>>;
+
+/// A free block: at least 8 bytes that nobody uses, whose first word links to the next block of its list.
+///
+/// Whoever holds a `Block` may use the memory behind it; making a second one of the same memory is what `from_raw` asks
+/// its caller not to do. (It is `Copy` for the sake of cells; a copy left behind is dead.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Block(NonNull<Link>);
+
+// SAFETY: a block is memory that belongs to its holder, in whatever thread.
+unsafe impl Send for Block {}
+
+impl Block {
+    /// The free memory at `at` as a block.
+    ///
+    /// # Safety
+    /// - At least 8 bytes, aligned to 8, readable and writable;
+    /// - nobody else uses them until the block's memory is handed out again.
+    #[inline(always)]
+    pub(crate) unsafe fn from_raw(at: NonNull<u8>) -> Self {
+        Self(at.cast())
+    }
+
+    /// The memory, to be handed out.
+    #[inline(always)]
+    pub(crate) fn as_ptr(self) -> *mut u8 {
+        self.0.as_ptr().cast()
+    }
+
+    /// The address.
+    #[inline(always)]
+    pub(crate) fn address(self) -> usize {
+        self.as_ptr() as usize
+    }
+
+    /// The block that follows in the list.
+    #[inline(always)]
+    pub(crate) fn next(self) -> Option<Self> {
+        // SAFETY: the holder of a block owns its memory, and a block in a list has its link written.
+        let link = unsafe { self.0.as_ref() };
+        #[cfg(not(loom))]
+        return link.get();
+        #[cfg(loom)]
+        // SAFETY: as above; loom checks it.
+        return link.with(|next| unsafe { *next });
+    }
+
+    /// Links the block to `next`.
+    #[inline(always)]
+    pub(crate) fn set_next(self, next: Option<Self>) {
+        // SAFETY: the holder of a block owns its memory; any bits are a valid cell of a pointer.
+        let link = unsafe { self.0.as_ref() };
+        #[cfg(not(loom))]
+        link.set(next);
+        #[cfg(loom)]
+        // SAFETY: as above; loom checks it.
+        link.with_mut(|cell| unsafe { *cell = next });
+    }
+}
+
+/// Some blocks of one class and their number.
+#[derive(Debug)]
+pub(crate) struct List {
+    head: Option<Block>,
+    /// Exactly the number of blocks from `head` on.
+    len: u32,
+}
+
+impl List {
+    /// No block.
+    pub(crate) const EMPTY: Self = Self { head: None, len: 0 };
+
+    /// The blocks from `head` on, of which there are `len`.
+    pub(crate) const fn from_parts(head: Option<Block>, len: u32) -> Self {
+        Self { head, len }
+    }
+
+    /// The first block and the number of blocks.
+    pub(crate) const fn into_parts(self) -> (Option<Block>, u32) {
+        (self.head, self.len)
+    }
+
+    pub(crate) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn push(&mut self, block: Block) {
+        block.set_next(self.head);
+        self.head = Some(block);
+        self.len += 1;
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Block> {
+        let block = self.head?;
+        self.head = block.next();
+        self.len -= 1;
+        Some(block)
+    }
+
+    /// Cuts off the first `len` blocks, or all if there are fewer; O(`len`).
+    pub(crate) fn split_off(&mut self, len: u32) -> Self {
+        let mut front = Self::EMPTY;
+        while front.len < len {
+            let Some(block) = self.pop() else { break };
+            front.push(block);
+        }
+        front
+    }
+
+    /// Moves all blocks of `other` to the front; O(length of `other`).
+    pub(crate) fn append(&mut self, mut other: Self) {
+        while let Some(block) = other.pop() {
+            self.push(block);
+        }
+    }
+
+    /// An upper bound of the pages that the blocks lie in: how often the page changes along the list, and one; O(len).
+    pub(crate) fn pages(&self, page_shift: u32) -> u32 {
+        let (mut changes, mut last, mut at) = (0, usize::MAX, self.head);
+        while let Some(block) = at {
+            let page = block.address() >> page_shift;
+            changes += u32::from(page != last);
+            last = page;
+            at = block.next();
+        }
+        changes
+    }
+}

@@ -1,0 +1,334 @@
+//! The page map: what every page of a heap is.
+//!
+//! A heap's addresses lie in one window; a page is known by its number in it, which fits 32 bits. Per page the map has
+//! an [`Entry`], a record for a free run that begins there, and a bit that says whether the page may hold anything but
+//! zeros. Leaves of the map are made when their first page is mapped, and stay.
+//!
+//! Who writes: entries of pages in use are written by who owns the pages; everything of free pages under the lock of
+//! the runs. The bits of a page in use rest as they were when it was handed out.
+
+use super::class::CLASSES;
+use super::slab::SlabRef;
+use crate::fatal::{Fatal, die};
+use crate::os::{Source, Span};
+use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Relaxed, Release};
+use core::cell::Cell;
+use core::ptr::{NonNull, null_mut};
+
+/// A page number in the heap's window; 0 is no page.
+pub(crate) type Page = u32;
+
+/// Pages that a leaf describes, at the most.
+const LEAF_PAGES: usize = 1 << 16;
+
+/// What a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Not ours, or neither the first nor the last page of a run.
+    None,
+    /// The first or the last page of a free run of that many pages.
+    Free(u32),
+    /// The first page of a run in use of that many pages.
+    Run(u32),
+    /// The last page, and not the first, of a run in use.
+    RunEnd,
+    /// A page of a slab.
+    Slab(SlabRef),
+}
+
+const KIND: u64 = 7;
+const FREE: u64 = 1;
+const RUN: u64 = 2;
+const RUN_END: u64 = 3;
+const SLAB: u64 = 4;
+
+impl Entry {
+    /// Kind in the low three bits; above them a length, or the address of a slab's record, which is a multiple of 8.
+    fn encode(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Free(pages) => u64::from(pages) << 3 | FREE,
+            Self::Run(pages) => u64::from(pages) << 3 | RUN,
+            Self::RunEnd => RUN_END,
+            Self::Slab(slab) => slab.address() as u64 | SLAB,
+        }
+    }
+
+    fn decode(word: u64) -> Self {
+        match word & KIND {
+            FREE => Self::Free((word >> 3) as u32),
+            RUN => Self::Run((word >> 3) as u32),
+            RUN_END => Self::RunEnd,
+            SLAB => SlabRef::from_address((word & !KIND) as usize).map_or(Self::None, Self::Slab),
+            _ => Self::None,
+        }
+    }
+}
+
+/// The record of a free run, at its first page: its place in the bin's trie and among the dirty runs.
+#[derive(Debug)]
+pub(crate) struct FreeRun {
+    pub(crate) child: [Cell<Page>; 2],
+    pub(crate) parent: Cell<Page>,
+    /// The neighbours among the dirty runs, by the time they were freed.
+    pub(crate) older: Cell<Page>,
+    pub(crate) newer: Cell<Page>,
+    /// Pages of the run that may hold anything but zeros.
+    pub(crate) dirty: Cell<u32>,
+}
+
+const ENTRY_BYTES: usize = size_of::<AtomicU64>();
+const FREE_BYTES: usize = size_of::<FreeRun>();
+
+/// The map of one heap.
+#[derive(Debug)]
+pub(crate) struct Map {
+    /// The address of page 0; written once, by `open`.
+    origin: AtomicUsize,
+    /// Pages of `1 << page_shift` bytes.
+    page_shift: AtomicU32,
+    /// Pages that each leaf describes: a power of two.
+    leaf_shift: AtomicU32,
+    leaves: AtomicUsize,
+    /// `leaves` pointers to leaves, null until made.
+    root: AtomicPtr<AtomicPtr<u8>>,
+    /// Bytes of root and leaves.
+    bytes: AtomicUsize,
+}
+
+impl Map {
+    crate::sync::const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self {
+                origin: AtomicUsize::new(0),
+                page_shift: AtomicU32::new(0),
+                leaf_shift: AtomicU32::new(0),
+                leaves: AtomicUsize::new(0),
+                root: AtomicPtr::new(null_mut()),
+                bytes: AtomicUsize::new(0),
+            }
+        }
+    }
+
+    /// Makes the map for the window of `source`; false if there is no memory for it.
+    pub(crate) fn open(&self, source: &impl Source) -> bool {
+        let shift = source.page_size().trailing_zeros();
+        let Some(window) = source.window() else { return false };
+        let pages = (window.bytes >> shift).next_power_of_two().min(1 << 32);
+        let leaf_pages = pages.min(LEAF_PAGES);
+        let leaves = pages / leaf_pages;
+        let bytes = leaves * size_of::<AtomicPtr<u8>>();
+        let Some(root) = source.records(bytes) else { return false };
+        self.origin.store(window.at, Relaxed);
+        self.page_shift.store(shift, Relaxed);
+        self.leaf_shift.store(leaf_pages.trailing_zeros(), Relaxed);
+        self.leaves.store(leaves, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+        // Release: publishes the four above to who finds the root, in `leaf`.
+        self.root.store(root.as_ptr().cast(), Release);
+        true
+    }
+
+    #[inline]
+    pub(crate) fn page_shift(&self) -> u32 {
+        self.page_shift.load(Relaxed)
+    }
+
+    /// Bytes in a page.
+    #[inline]
+    pub(crate) fn page_bytes(&self) -> usize {
+        1 << self.page_shift()
+    }
+
+    /// Bytes of the map itself.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    /// The number of the page at or around `address`, which lies in the window.
+    #[inline]
+    pub(crate) fn page_of(&self, address: usize) -> Page {
+        (address.wrapping_sub(self.origin.load(Relaxed)) >> self.page_shift()) as Page
+    }
+
+    /// The address of a page.
+    #[inline]
+    pub(crate) fn address_of(&self, page: Page) -> usize {
+        self.origin.load(Relaxed) + ((page as usize) << self.page_shift())
+    }
+
+    /// The addresses of `pages` pages from `first` on.
+    pub(crate) fn span(&self, first: Page, pages: u32) -> Span {
+        Span { at: self.address_of(first), bytes: (pages as usize) << self.page_shift() }
+    }
+
+    /// What the page around any address is; O(1).
+    #[inline]
+    pub(crate) fn look_up(&self, address: usize) -> Entry {
+        let page = address.wrapping_sub(self.origin.load(Relaxed)) >> self.page_shift();
+        if page >> self.leaf_shift.load(Relaxed) < self.leaves.load(Relaxed) { self.entry(page as Page) } else { Entry::None }
+    }
+
+    /// What a page of the window is.
+    #[inline]
+    pub(crate) fn entry(&self, page: Page) -> Entry {
+        // Relaxed: a page's entry is stable while somebody may ask for it, and that somebody got the page by something
+        // that synchronises.
+        self.entry_cell(page).map_or(Entry::None, |cell| Entry::decode(cell.load(Relaxed)))
+    }
+
+    /// Sets what a page is. Its leaf exists: the page was covered.
+    #[inline]
+    pub(crate) fn set(&self, page: Page, entry: Entry) {
+        if let Some(cell) = self.entry_cell(page) {
+            cell.store(entry.encode(), Relaxed);
+        }
+    }
+
+    /// Writes the entries of a run in use.
+    pub(crate) fn set_run(&self, first: Page, pages: u32) {
+        self.set(first + pages - 1, Entry::RunEnd);
+        self.set(first, Entry::Run(pages));
+    }
+
+    /// Clears the entries of a run's first and last page.
+    pub(crate) fn clear_run(&self, first: Page, pages: u32) {
+        self.set(first, Entry::None);
+        self.set(first + pages - 1, Entry::None);
+    }
+
+    /// Makes sure that leaves exist for `pages` pages from `first` on; false if there is no memory for them.
+    pub(crate) fn cover(&self, first: Page, pages: u32, source: &impl Source) -> bool {
+        let shift = self.leaf_shift.load(Relaxed);
+        let last = (first as usize + pages as usize - 1) >> shift;
+        (first as usize >> shift..=last).all(|leaf| self.make_leaf(leaf, source))
+    }
+
+    fn make_leaf(&self, leaf: usize, source: &impl Source) -> bool {
+        let Some(slot) = self.slot(leaf) else { return false };
+        // Acquire: pairs with the exchange below.
+        if !slot.load(Acquire).is_null() {
+            return true;
+        }
+        let pages = 1 << self.leaf_shift.load(Relaxed);
+        let bytes = pages * (ENTRY_BYTES + FREE_BYTES) + pages.div_ceil(64) * size_of::<AtomicU64>();
+        let Some(made) = source.records(bytes) else { return false };
+        // Release: publishes the zeroed leaf; pairs with the loads of the slot. If another thread was faster its leaf
+        // is used, and this one's untouched addresses stay spare.
+        if slot.compare_exchange(null_mut(), made.as_ptr(), AcqRel, Acquire).is_ok() {
+            self.bytes.fetch_add(bytes, Relaxed);
+        }
+        true
+    }
+
+    /// The root's pointer to `leaf`.
+    #[inline]
+    fn slot(&self, leaf: usize) -> Option<&AtomicPtr<u8>> {
+        // Acquire: pairs with `open`.
+        let root = NonNull::new(self.root.load(Acquire))?;
+        // SAFETY: `leaf` is below `leaves`, since pages are in the window; the root is never unmapped.
+        let slot = unsafe { root.add(leaf) };
+        // SAFETY: as above; zero bits are a null pointer.
+        Some(unsafe { slot.as_ref() })
+    }
+
+    /// The leaf of `page` and the page's place in it.
+    #[inline]
+    fn leaf(&self, page: Page) -> Option<(NonNull<u8>, usize)> {
+        let shift = self.leaf_shift.load(Relaxed);
+        // Acquire: pairs with `make_leaf`.
+        let leaf = NonNull::new(self.slot(page as usize >> shift)?.load(Acquire))?;
+        Some((leaf, page as usize & ((1 << shift) - 1)))
+    }
+
+    #[inline]
+    fn entry_cell(&self, page: Page) -> Option<&AtomicU64> {
+        let (leaf, at) = self.leaf(page)?;
+        // SAFETY: a leaf begins with an entry for each of its pages.
+        let cell = unsafe { leaf.cast::<AtomicU64>().add(at) };
+        // SAFETY: as above; leaves are never unmapped.
+        Some(unsafe { cell.as_ref() })
+    }
+
+    /// The record of a free run that begins at `page`; under the lock of the runs.
+    ///
+    /// A page without a leaf was never covered: then the heap's records are damaged, and the process ends.
+    pub(crate) fn free_run(&self, page: Page) -> &FreeRun {
+        let Some((leaf, at)) = self.leaf(page) else { die(Fatal::Damaged) };
+        let skip = (1 << self.leaf_shift.load(Relaxed)) * ENTRY_BYTES + at * FREE_BYTES;
+        // SAFETY: after the entries a leaf has a record for each of its pages.
+        let record = unsafe { leaf.add(skip) }.cast::<FreeRun>();
+        // SAFETY: as above; the lock of the runs keeps other threads away from its cells.
+        unsafe { record.as_ref() }
+    }
+
+    /// The word with the dirty bit of `page`, and the bit's place in it.
+    fn dirty_word(&self, page: Page) -> Option<(&AtomicU64, u32)> {
+        let (leaf, at) = self.leaf(page)?;
+        let pages = 1usize << self.leaf_shift.load(Relaxed);
+        let skip = pages * (ENTRY_BYTES + FREE_BYTES) + at / 64 * size_of::<AtomicU64>();
+        // SAFETY: after the records a leaf has a bit for each of its pages, in words.
+        let word = unsafe { leaf.add(skip) }.cast::<AtomicU64>();
+        // SAFETY: as above.
+        Some((unsafe { word.as_ref() }, at as u32 % 64))
+    }
+
+    /// Calls `each` with the words that hold the dirty bits of `pages` pages from `first` on, and the mask of those bits.
+    fn each_dirty_word(&self, first: Page, pages: u32, mut each: impl FnMut(&AtomicU64, u64, Page)) {
+        let (mut page, mut left) = (first, pages);
+        while left > 0 {
+            let Some((word, bit)) = self.dirty_word(page) else { return };
+            let here = left.min(64 - bit);
+            let mask = u64::MAX >> (64 - here) << bit;
+            each(word, mask, page - bit);
+            page = page.wrapping_add(here);
+            left -= here;
+        }
+    }
+
+    /// Says that the pages may hold anything; under the lock of the runs.
+    pub(crate) fn soil(&self, first: Page, pages: u32) {
+        // Relaxed, here and below: the lock orders the writers, and who reads without it owns the pages.
+        self.each_dirty_word(first, pages, |word, mask, _| word.store(word.load(Relaxed) | mask, Relaxed));
+    }
+
+    /// Says that the pages read zero; under the lock of the runs.
+    pub(crate) fn clean(&self, first: Page, pages: u32) {
+        self.each_dirty_word(first, pages, |word, mask, _| word.store(word.load(Relaxed) & !mask, Relaxed));
+    }
+
+    /// How many of the pages may hold anything but zeros.
+    pub(crate) fn dirty(&self, first: Page, pages: u32) -> u32 {
+        let mut count = 0;
+        self.each_dirty_word(first, pages, |word, mask, _| count += (word.load(Relaxed) & mask).count_ones());
+        count
+    }
+
+    /// Calls `each` with every stretch of pages that may hold anything but zeros.
+    pub(crate) fn dirty_stretches(&self, first: Page, pages: u32, mut each: impl FnMut(Page, u32)) {
+        let mut open: Option<(Page, u32)> = None;
+        self.each_dirty_word(first, pages, |word, mask, base| {
+            let mut bits = word.load(Relaxed) & mask;
+            while bits != 0 {
+                let start = bits.trailing_zeros();
+                let len = (bits >> start).trailing_ones();
+                bits &= u64::MAX.checked_shl(start + len).unwrap_or(0);
+                let begin = base + start;
+                open = match open {
+                    Some((first, so_far)) if first + so_far == begin => Some((first, so_far + len)),
+                    Some((first, so_far)) => {
+                        each(first, so_far);
+                        Some((begin, len))
+                    }
+                    None => Some((begin, len)),
+                };
+            }
+        });
+        if let Some((first, len)) = open {
+            each(first, len);
+        }
+    }
+}
+
+static_assertions::const_assert!(FREE_BYTES.is_multiple_of(8));
+static_assertions::const_assert!(CLASSES < 64);

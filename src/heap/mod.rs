@@ -1,0 +1,409 @@
+//! The engine: four layers over a [`Source`], without statics.
+//!
+//! An [`Engine`] is a heap; a [`Cache`] is one thread's part of it. [`Attached`] ties the two together as [`Blocks`],
+//! what every user of a heap calls. The process heap (`global.rs`), heaps as objects, tests and fuzzers all drive this
+//! code.
+//!
+//! This file holds the heap and sends each request on its way: blocks (`traffic.rs`: cache, depot, slabs) or pages
+//! (`pages.rs`: run lists, runs, source). `reclaim.rs` gives memory back, `account.rs` counts, `fork.rs` survives forks.
+
+mod account;
+mod bins;
+mod cache;
+mod class;
+mod depot;
+#[cfg(feature = "std")]
+mod fork;
+mod list;
+mod map;
+mod pages;
+mod reclaim;
+mod run;
+mod slab;
+mod traffic;
+
+pub use cache::Cache;
+pub use class::Class;
+pub(crate) use class::CLASSES;
+pub use list::Block;
+
+use crate::config::Config;
+use crate::fatal::{Fatal, die};
+use crate::lock::{Locked, Rank, RawLock};
+use crate::os::{self, Source};
+use crate::sync::{Acquire, AtomicU32, AtomicUsize, Relaxed, Release, array_of};
+use account::{Counts, Tally};
+use cache::CacheRef;
+use class::PerClass;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use depot::Depot;
+use map::{Entry, Map};
+use run::Runs;
+use slab::Slabs;
+use traffic::Records;
+
+/// The front seam: a heap as its users call it. Wings decorate it (a guarded heap is `Blocks` over `Blocks`).
+///
+/// # Safety
+/// - A block returned is as large and as aligned as asked for, disjoint from every other live block, and stays so until
+///   it is freed; null says that there was no memory, and that nothing has changed.
+pub unsafe trait Blocks {
+    /// A block for `layout`, or null. Size 0 is served like size 1.
+    ///
+    /// # Safety
+    /// - None beyond those of the implementor's construction.
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8;
+
+    /// A block for `layout` whose first `layout.size()` bytes are zero, or null.
+    ///
+    /// # Safety
+    /// - As `alloc`.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8;
+
+    /// Frees a block. O(1), but for every `target`-th call of a class.
+    ///
+    /// # Safety
+    /// - `block` came from this heap for `layout` and is live.
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout);
+
+    /// Changes the size of a block to `new_size` bytes, in place where possible. Null says that there was no memory and
+    /// that the old block is as it was.
+    ///
+    /// # Safety
+    /// - `block` came from this heap for `layout` and is live;
+    /// - `new_size` is not 0 and, rounded up to the alignment, at most `isize::MAX`.
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8;
+
+    /// Bytes that a block for `layout` really has; O(1).
+    fn usable_size(&self, layout: Layout) -> usize;
+}
+
+/// A heap over the memory of `S`, with locks of kind `L`.
+#[derive(Debug)]
+pub struct Engine<S, L> {
+    /// Not opened, being opened, opened, or without memory for its records.
+    phase: AtomicU32,
+    settings: Settings,
+    map: Map,
+    depots: PerClass<Locked<Depot, L>>,
+    slabs: PerClass<Locked<Slabs, L>>,
+    runs: Locked<Runs, L>,
+    records: Locked<Records, L>,
+    registry: Locked<Registry, L>,
+    tally: Tally,
+    source: S,
+}
+
+const CLOSED: u32 = 0;
+const OPENING: u32 = 1;
+const OPEN: u32 = 2;
+
+/// The caches of a heap, and what the departed ones counted.
+#[derive(Debug)]
+struct Registry {
+    newest: Option<CacheRef>,
+    caches: usize,
+    departed: Counts,
+}
+
+// SAFETY: the registry reads the atomics of other threads' caches, and moves their links under its lock.
+unsafe impl Send for Registry {}
+
+/// The configuration, as atomics that are written once, when the heap is opened.
+#[derive(Debug)]
+struct Settings {
+    idle_bytes: AtomicUsize,
+    idle_share: AtomicUsize,
+    list_bytes: AtomicUsize,
+    huge_pages: AtomicUsize,
+}
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    crate::sync::const_unless_loom! {
+        /// A heap over `source` that has taken no memory yet; [`Engine::open`] comes first.
+        #[must_use]
+        pub fn new(source: S) -> Self {
+            Self {
+                phase: AtomicU32::new(CLOSED),
+                settings: Settings {
+                    idle_bytes: AtomicUsize::new(0),
+                    idle_share: AtomicUsize::new(1),
+                    list_bytes: AtomicUsize::new(0),
+                    huge_pages: AtomicUsize::new(0),
+                },
+                map: Map::new(),
+                depots: PerClass::new(array_of!(Locked::new(Rank::Depot, Depot::EMPTY))),
+                slabs: PerClass::new(array_of!(Locked::new(Rank::Slabs, Slabs::EMPTY))),
+                runs: Locked::new(Rank::Runs, Runs::EMPTY),
+                records: Locked::new(Rank::Records, Records::EMPTY),
+                registry: Locked::new(Rank::Registry, Registry { newest: None, caches: 0, departed: Counts::ZERO }),
+                tally: Tally::new(),
+                source,
+            }
+        }
+    }
+
+    /// Makes the heap ready with the settings of `config`, once; later calls only wait until it is. False if there is
+    /// no memory for its first records; a later call tries again.
+    pub fn open(&self, config: &Config) -> bool {
+        // Acquire: pairs with the Release below; the settings and the map are there.
+        while self.phase.load(Acquire) != OPEN {
+            if self.phase.compare_exchange(CLOSED, OPENING, Acquire, Relaxed).is_err() {
+                os::yield_now();
+                continue;
+            }
+            self.settings.store(config);
+            let page = self.source.page_size();
+            if !page.is_power_of_two() || !(class::PAGE_MIN..=class::PAGE_MAX).contains(&page) {
+                die(Fatal::PageSize);
+            }
+            let opened = self.map.open(&self.source);
+            // Release: publishes the settings and the map.
+            self.phase.store(if opened { OPEN } else { CLOSED }, Release);
+            return opened;
+        }
+        true
+    }
+
+    /// Whether the heap was opened.
+    pub fn is_open(&self) -> bool {
+        self.phase.load(Acquire) == OPEN
+    }
+
+    /// Whether `config` is what the heap was opened with.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_configured_as(&self, config: &Config) -> bool {
+        self.settings.equals(config)
+    }
+
+    /// The source.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// Whether `address` lies in a slab or begins a run in use of this heap; O(1).
+    pub fn owns(&self, address: usize) -> bool {
+        self.is_open() && matches!(self.map.look_up(address), Entry::Slab(_) | Entry::Run(_) | Entry::RunEnd)
+    }
+
+    /// Blocks in a list of `class`: the paper's `target`. It is fixed when the heap is opened.
+    #[must_use]
+    pub fn target(&self, class: Class) -> u32 {
+        class.target(self.settings.list_bytes.load(Relaxed))
+    }
+
+    /// Makes `cache` one of this heap's, which is open.
+    ///
+    /// # Safety
+    /// - `cache` is fresh, stays where it is until `detach`, and is used by one thread at a time.
+    pub unsafe fn attach(&self, cache: &Cache) {
+        cache.open(|class| self.target(class));
+        self.registry.with(|registry| registry.add(cache));
+    }
+
+    /// Gives back all that `cache` holds and forgets it; it takes nothing more.
+    ///
+    /// # Safety
+    /// - `cache` is attached to this heap and not in use.
+    pub unsafe fn detach(&self, cache: &Cache) {
+        self.flush(cache);
+        cache.close();
+        self.registry.with(|registry| registry.remove(cache));
+    }
+
+    /// The heap as seen through `cache`.
+    ///
+    /// # Safety
+    /// - `cache` is attached to this heap, and used by this thread alone while the result lives.
+    pub unsafe fn through<'a>(&'a self, cache: &'a Cache) -> Attached<'a, S, L> {
+        Attached { engine: self, cache }
+    }
+}
+
+impl Settings {
+    fn store(&self, config: &Config) {
+        self.idle_bytes.store(config.idle_bytes, Relaxed);
+        self.idle_share.store(config.idle_share, Relaxed);
+        self.list_bytes.store(config.list_bytes, Relaxed);
+        self.huge_pages.store(config.huge_pages.code(), Relaxed);
+    }
+
+    #[cfg(feature = "std")]
+    fn equals(&self, config: &Config) -> bool {
+        self.idle_bytes.load(Relaxed) == config.idle_bytes
+            && self.idle_share.load(Relaxed) == config.idle_share
+            && self.list_bytes.load(Relaxed) == config.list_bytes
+            && self.huge_pages.load(Relaxed) == config.huge_pages.code()
+    }
+}
+
+impl Registry {
+    fn add(&mut self, cache: &Cache) {
+        let older = self.newest.replace(NonNull::from(cache));
+        cache.older.set(older);
+        cache.newer.set(None);
+        if let Some(older) = older {
+            // SAFETY: a cache in the registry stays where it is until it is removed.
+            unsafe { older.as_ref() }.newer.set(Some(NonNull::from(cache)));
+        }
+        self.caches += 1;
+    }
+
+    fn remove(&mut self, cache: &Cache) {
+        let (older, newer) = (cache.older.take(), cache.newer.take());
+        if let Some(older) = older {
+            // SAFETY: a cache in the registry stays where it is until it is removed.
+            unsafe { older.as_ref() }.newer.set(newer);
+        }
+        match newer {
+            // SAFETY: as above.
+            Some(newer) => unsafe { newer.as_ref() }.older.set(older),
+            None => self.newest = older,
+        }
+        self.caches -= 1;
+        self.departed.add(cache);
+    }
+
+    /// The caches, the newest first.
+    fn caches(&self) -> impl Iterator<Item = &Cache> {
+        let mut at = self.newest;
+        core::iter::from_fn(move || {
+            // SAFETY: a cache in the registry stays where it is until it is removed.
+            let cache = unsafe { at?.as_ref() };
+            at = cache.older.get();
+            Some(cache)
+        })
+    }
+}
+
+/// How a request is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// By a block of a class.
+    Block(Class),
+    /// By whole pages.
+    Pages(u32),
+}
+
+impl Shape {
+    /// The shape for `layout` in pages of `1 << page_shift` bytes; `None` if it is beyond every heap.
+    fn of(layout: Layout, page_shift: u32) -> Option<Self> {
+        if let Some(class) = Class::of(layout) {
+            return Some(Self::Block(class));
+        }
+        if layout.size() == 0 && layout.align() <= class::BLOCK_MAX {
+            return Class::of(Layout::from_size_align(1, layout.align()).ok()?).map(Self::Block);
+        }
+        let pages = layout.size().max(1).div_ceil(1 << page_shift);
+        u32::try_from(pages).ok().map(Self::Pages)
+    }
+}
+
+/// A heap through one thread's cache.
+#[derive(Debug)]
+pub struct Attached<'a, S, L> {
+    engine: &'a Engine<S, L>,
+    cache: &'a Cache,
+}
+
+// SAFETY: the engine hands out disjoint blocks of the class or run that serves the layout; see the layers.
+unsafe impl<S: Source, L: RawLock> Blocks for Attached<'_, S, L> {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match Class::of(layout) {
+            Some(class) => match self.cache.pop(class) {
+                Some(block) => block.as_ptr(),
+                None => self.engine.refill(self.cache, class),
+            },
+            None => self.engine.alloc_beyond(self.cache, layout, false),
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if Class::of(layout).is_none() {
+            return self.engine.alloc_beyond(self.cache, layout, true);
+        }
+        // SAFETY: handed on.
+        let block = unsafe { self.alloc(layout) };
+        if !block.is_null() {
+            // SAFETY: the block is ours and has the size.
+            unsafe { block.write_bytes(0, layout.size()) };
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let Some(at) = NonNull::new(block) else { return };
+        let Some(class) = Class::of(layout) else {
+            // SAFETY: handed on.
+            return unsafe { self.engine.free_beyond(self.cache, at, layout) };
+        };
+        // SAFETY: the caller gives up a live block of this class.
+        let block = unsafe { Block::from_raw(at) };
+        if !self.cache.push(class, block) {
+            self.engine.spill(self.cache, class, block);
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return core::ptr::null_mut() };
+        // SAFETY: handed on.
+        unsafe { self.engine.resize(self, block, layout, new) }
+    }
+
+    fn usable_size(&self, layout: Layout) -> usize {
+        self.engine.usable_size(layout)
+    }
+}
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    /// What `heap`, a front of this engine, does to change the block of `old` at `block` to `new`: in place, by its page
+    /// tables, or by copying.
+    ///
+    /// # Safety
+    /// - `block` came from `heap` for `old` and is live.
+    #[inline(never)]
+    pub(crate) unsafe fn resize(&self, heap: &impl Blocks, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
+        // SAFETY: handed on.
+        if unsafe { self.resize_in_place(block, old, new) } {
+            return block;
+        }
+        // SAFETY: handed on.
+        if let Some(moved) = unsafe { self.relocate(block, old, new) } {
+            return moved;
+        }
+        // SAFETY: the block is live, and stays so if there is no memory.
+        unsafe { copy_to_new(heap, block, old, new) }
+    }
+}
+
+/// Allocates for `new`, copies what fits, and frees the old block; null, and nothing changed, without memory.
+///
+/// # Safety
+/// - `block` came from `heap` for `old` and is live.
+unsafe fn copy_to_new(heap: &impl Blocks, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
+    // SAFETY: any layout may be asked for.
+    let fresh = unsafe { heap.alloc(new) };
+    if !fresh.is_null() {
+        // SAFETY: both are live and apart, and have that many bytes.
+        unsafe { fresh.copy_from_nonoverlapping(block, old.size().min(new.size())) };
+        // SAFETY: the caller gives the old block up.
+        unsafe { heap.dealloc(block, old) };
+    }
+    fresh
+}
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    /// Bytes that a block for `layout` really has; 0 if no heap can serve it.
+    pub fn usable_size(&self, layout: Layout) -> usize {
+        let shift = self.source.page_size().trailing_zeros();
+        match Shape::of(layout, shift) {
+            Some(Shape::Block(class)) => class.size(),
+            Some(Shape::Pages(pages)) => (pages as usize) << shift,
+            None => 0,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Requests of whole pages: the run lists of a thread, the runs, and the source below them.
+
+use super::cache::{Cache, PAGE_LISTS};
+use super::list::Block;
+use super::map::{Entry, Page};
+use super::run::{Runs, Stretch};
+use super::{Engine, Shape};
+use crate::lock::RawLock;
+use crate::os::{Relocation, Source};
+use core::alloc::Layout;
+use core::ptr::{NonNull, null_mut, with_exposed_provenance_mut};
+
+/// Bytes from which on growing blocks are moved by their page tables rather than copied.
+const RELOCATE_MIN: usize = 256 << 10;
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    /// A block for a layout that is no class's.
+    #[inline(never)]
+    pub(crate) fn alloc_beyond(&self, cache: &Cache, layout: Layout, zeroed: bool) -> *mut u8 {
+        match Shape::of(layout, self.map.page_shift()) {
+            Some(Shape::Block(class)) => cache.pop(class).map_or_else(|| self.refill(cache, class), Block::as_ptr),
+            Some(Shape::Pages(pages)) => self.alloc_pages(cache, layout, pages, zeroed),
+            None => null_mut(),
+        }
+    }
+
+    fn alloc_pages(&self, cache: &Cache, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
+        if !self.has_list(pages, layout) {
+            return self.alloc_run(Some(cache), layout, pages, zeroed);
+        }
+        let Some(run) = cache.pop_run(pages as usize) else {
+            let run = self.alloc_run(Some(cache), layout, pages, zeroed);
+            if !run.is_null() {
+                cache.count_run_taken(pages as usize);
+            }
+            return run;
+        };
+        if zeroed {
+            // SAFETY: the run is ours and has the size.
+            unsafe { run.as_ptr().write_bytes(0, layout.size()) };
+        }
+        run.as_ptr()
+    }
+
+    /// Whether runs of that length and alignment pass through the run lists.
+    fn has_list(&self, pages: u32, layout: Layout) -> bool {
+        pages as usize <= PAGE_LISTS && layout.align() <= self.map.page_bytes()
+    }
+
+    /// A run from the runs, zeroed where asked for: only pages that may hold anything are written.
+    fn alloc_run(&self, cache: Option<&Cache>, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
+        let first = self.take_run(pages, layout.align()).or_else(|| {
+            self.reclaim(cache);
+            self.take_run(pages, layout.align())
+        });
+        let Some(first) = first else { return null_mut() };
+        self.tally.lent((pages as usize) << self.map.page_shift());
+        if zeroed {
+            self.zero(first, pages, layout.size());
+        }
+        with_exposed_provenance_mut(self.map.address_of(first))
+    }
+
+    fn zero(&self, first: Page, pages: u32, bytes: usize) {
+        let end = self.map.address_of(first) + bytes;
+        self.map.dirty_stretches(first, pages, |page, len| {
+            let span = self.map.span(page, len);
+            let bytes = span.bytes.min(end.saturating_sub(span.at));
+            // SAFETY: the pages are of a run that is ours alone.
+            unsafe { with_exposed_provenance_mut::<u8>(span.at).write_bytes(0, bytes) };
+        });
+    }
+
+    /// Frees a block of a layout that is no class's.
+    ///
+    /// # Safety
+    /// - `block` came from this heap for `layout` and is live.
+    #[inline(never)]
+    pub(crate) unsafe fn free_beyond(&self, cache: &Cache, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller gives up the memory, of at least a block's size.
+        let run = unsafe { Block::from_raw(block) };
+        match Shape::of(layout, self.map.page_shift()) {
+            Some(Shape::Block(class)) if !cache.push(class, run) => self.spill(cache, class, run),
+            Some(Shape::Pages(pages)) => self.free_pages(cache, run, layout, pages),
+            _ => {}
+        }
+    }
+
+    fn free_pages(&self, cache: &Cache, run: Block, layout: Layout, pages: u32) {
+        if !self.has_list(pages, layout) {
+            return self.free_run(run.address(), pages);
+        }
+        if cache.push_run(pages as usize, run) {
+            return;
+        }
+        // The budget is used up, perhaps by lengths that are no longer asked for.
+        if let Some(largest) = cache.largest_run_list() {
+            self.flush_run_list(cache, largest);
+        }
+        if !cache.push_run(pages as usize, run) {
+            cache.count_run_given(pages as usize);
+            self.free_run(run.address(), pages);
+        }
+    }
+
+    /// Gives all runs of a cache back.
+    pub(crate) fn flush_runs(&self, cache: &Cache) {
+        (1..=PAGE_LISTS).for_each(|pages| self.flush_run_list(cache, pages));
+    }
+
+    fn flush_run_list(&self, cache: &Cache, pages: usize) {
+        let mut runs = cache.drain_runs(pages);
+        while let Some(run) = runs.pop() {
+            self.free_run(run.address(), pages as u32);
+        }
+    }
+
+    /// Gives a run of a user back to the runs.
+    fn free_run(&self, address: usize, pages: u32) {
+        let run = Stretch { first: self.map.page_of(address), pages };
+        self.tally.returned((pages as usize) << self.map.page_shift());
+        self.with_runs(|runs| runs.free(&self.map, run));
+        self.keep_idle_bound();
+    }
+
+    /// Runs `section` with the runs locked, and publishes how many dirty pages they have.
+    pub(crate) fn with_runs<R>(&self, section: impl FnOnce(&mut Runs) -> R) -> R {
+        self.runs.with(|runs| {
+            let result = section(runs);
+            self.tally.set_dirty_pages(runs.dirty_pages);
+            result
+        })
+    }
+
+    /// A run of `pages` pages at a multiple of `align` bytes, from the free ones or from the source.
+    pub(crate) fn take_run(&self, pages: u32, align: usize) -> Option<Page> {
+        let take = || self.with_runs(|runs| runs.alloc(&self.map, pages, align));
+        // Another thread may take what this one has mapped: then it goes round again. When the source has no more, a
+        // last look: another thread may just have freed or mapped.
+        loop {
+            let run = take();
+            if run.is_some() {
+                return run;
+            }
+            if !self.grow(pages, align) {
+                return take();
+            }
+        }
+    }
+
+    /// Takes a span from the source that a run of `pages` pages at a multiple of `align` bytes fits into.
+    fn grow(&self, pages: u32, align: usize) -> bool {
+        let shift = self.map.page_shift();
+        let spare = if align > self.map.page_bytes() { align } else { 0 };
+        let Some(bytes) = ((pages as usize) << shift).checked_add(spare) else { return false };
+        let mapped = self.tally.mapped();
+        let Some(span) = self.source.grow(bytes, mapped) else { return false };
+        let fresh = Stretch { first: self.map.page_of(span.at), pages: (span.bytes >> shift) as u32 };
+        if !self.map.cover(fresh.first, fresh.pages, &self.source) {
+            return false;
+        }
+        self.tally.add_mapped(span.bytes);
+        self.with_runs(|runs| runs.add_span(&self.map, fresh, self.source.comes_resident(span)));
+        self.keep_idle_bound();
+        true
+    }
+
+    /// Whether the block of `old` at `block` can serve `new`, once its run is cut or grown where that is possible.
+    ///
+    /// # Safety
+    /// - `block` came from this heap for `old` and is live.
+    #[inline(never)]
+    pub(crate) unsafe fn resize_in_place(&self, block: *mut u8, old: Layout, new: Layout) -> bool {
+        let shift = self.map.page_shift();
+        match (Shape::of(old, shift), Shape::of(new, shift)) {
+            (Some(Shape::Block(old)), Some(Shape::Block(new))) => old == new,
+            (Some(Shape::Pages(old)), Some(Shape::Pages(new))) if old == new => true,
+            (Some(Shape::Pages(old)), Some(Shape::Pages(new))) => self.resize_run(block as usize, old, new),
+            _ => false,
+        }
+    }
+
+    fn resize_run(&self, address: usize, old: u32, new: u32) -> bool {
+        let (first, shift) = (self.map.page_of(address), self.map.page_shift());
+        if new > old {
+            let grown = self.with_runs(|runs| runs.grow(&self.map, first, old, new));
+            if grown {
+                self.tally.lent(((new - old) as usize) << shift);
+            }
+            return grown;
+        }
+        self.with_runs(|runs| runs.shrink(&self.map, first, old, new));
+        self.tally.returned(((old - new) as usize) << shift);
+        self.keep_idle_bound();
+        true
+    }
+
+    /// Moves a large block that grows to a longer run by its page tables; `None` if that is not the way.
+    ///
+    /// # Safety
+    /// - `block` came from this heap for `old` and is live.
+    #[inline(never)]
+    pub(crate) unsafe fn relocate(&self, block: *mut u8, old: Layout, new: Layout) -> Option<*mut u8> {
+        if old.size() < RELOCATE_MIN || new.size() < old.size() {
+            return None;
+        }
+        let pages = new.size().div_ceil(self.map.page_bytes());
+        let to = self.take_run(u32::try_from(pages).ok()?, new.align())?;
+        let first = self.map.page_of(block as usize);
+        let Entry::Run(moved) = self.map.entry(first) else { return None };
+        // SAFETY: the old run is the caller's, the new one ours; they are apart.
+        let outcome = unsafe { self.source.relocate(self.map.span(first, moved), self.map.address_of(to)) };
+        match outcome {
+            Relocation::Moved => self.finish_relocation(Stretch { first, pages: moved }, pages as u32),
+            Relocation::Refused => {
+                self.with_runs(|runs| runs.free_as_marked(&self.map, Stretch { first: to, pages: pages as u32 }));
+                return None;
+            }
+            Relocation::Lost => return None,
+        }
+        Some(with_exposed_provenance_mut(self.map.address_of(to)))
+    }
+
+    /// Frees the run whose pages have moved to one of `pages` pages.
+    fn finish_relocation(&self, from: Stretch, pages: u32) {
+        let shift = self.map.page_shift();
+        self.tally.lent((pages as usize) << shift);
+        self.tally.returned((from.pages as usize) << shift);
+        self.tally.relocated();
+        self.with_runs(|runs| {
+            self.map.clean(from.first, from.pages);
+            runs.free_as_marked(&self.map, from);
+        });
+    }
+}

@@ -1,0 +1,129 @@
+//! Memory that comes back.
+//!
+//! The idle bound: resident free pages, in free runs and inside slabs, are at most `max(idle_bytes, live / idle_share)`.
+//! It is kept at the moment of free, so no call, no thread and no clock is needed for it to hold later: whoever frees
+//! past the bound purges, outside the locks, the runs freed longest ago and then pages inside slabs, down to seven
+//! eighths of it.
+
+use super::cache::Cache;
+use super::class::Class;
+use super::depot::Depot;
+use super::map::Page;
+use super::slab::Slabs;
+use super::Engine;
+use crate::lock::RawLock;
+use crate::os::Source;
+use crate::sync::Relaxed;
+use crate::twin::{self, Twin};
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    /// Purges if more pages are resident and free than the idle bound allows.
+    pub(crate) fn keep_idle_bound(&self) {
+        let bound = self.idle_bound_pages();
+        if self.tally.retained_pages() > bound && !twin::is(Twin::G14) {
+            self.purge_down_to(bound - bound / 8);
+        }
+    }
+
+    /// The idle bound of this moment, in pages.
+    fn idle_bound_pages(&self) -> usize {
+        let share = self.tally.live() / self.settings.idle_share.load(Relaxed).max(1);
+        self.settings.idle_bytes.load(Relaxed).max(share) >> self.map.page_shift()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn purge_down_to(&self, goal: usize) {
+        while let Some(want) = self.tally.retained_pages().checked_sub(goal) {
+            let want = u32::try_from(want).unwrap_or(u32::MAX);
+            if want == 0 || !(self.purge_run(want) || Class::all().rev().any(|class| self.purge_slab(class))) {
+                return;
+            }
+        }
+    }
+
+    /// Purges up to `want` pages, or somewhat more, of the run freed longest ago; false if there is none, or if the
+    /// system refuses.
+    fn purge_run(&self, want: u32) -> bool {
+        let Some(purge) = self.with_runs(|runs| runs.begin_purge(&self.map, want)) else { return false };
+        let mut purged = true;
+        self.map.dirty_stretches(purge.part.first, purge.part.pages, |first, pages| {
+            purged &= self.purge_pages(first, pages);
+        });
+        self.with_runs(|runs| runs.end_purge(&self.map, purge, purged));
+        purged
+    }
+
+    fn purge_pages(&self, first: Page, pages: u32) -> bool {
+        // SAFETY: the pages are free and with us alone: no one else hands them out until they are returned.
+        unsafe { self.source.purge(self.map.span(first, pages)) }
+    }
+
+    /// Purges the idle pages of the slab that has waited longest; false if there is none, or if the system refuses.
+    fn purge_slab(&self, class: Class) -> bool {
+        let begun = self.with_slabs(class, Slabs::begin_purge);
+        let Some((slab, idle)) = begun else { return false };
+        let purged = stretches(idle).all(|(at, len)| self.purge_pages(slab.first() + at, len));
+        let done = if purged { idle } else { 0 };
+        let whole = self.with_slabs(class, |slabs| slabs.end_purge(slab, done));
+        self.tally.purged_in_slabs(done.count_ones());
+        if whole {
+            self.give_slab_back(slab);
+        }
+        purged
+    }
+
+    /// Runs `section` with the slabs of `class` locked, and publishes how many idle pages they have.
+    pub(crate) fn with_slabs<R>(&self, class: Class, section: impl FnOnce(&mut Slabs) -> R) -> R {
+        self.slabs[class].with(|slabs| {
+            let idle = slabs.idle_pages();
+            let result = section(slabs);
+            self.tally.idle_pages_changed(idle, slabs.idle_pages());
+            result
+        })
+    }
+
+    /// Sorts all that lies in the depots, and in `cache`, into the slabs and runs: before memory is said to be out.
+    pub(crate) fn reclaim(&self, cache: Option<&Cache>) {
+        if let Some(cache) = cache {
+            self.flush(cache);
+        }
+        Class::all().for_each(|class| self.drain_depot(class));
+    }
+
+    fn drain_depot(&self, class: Class) {
+        let target = self.target(class);
+        while let Some(list) = self.depots[class].with(|depot| depot.take(target)) {
+            self.sort(class, list);
+        }
+        let odd = self.depots[class].with(Depot::take_odd);
+        self.sort(class, odd);
+    }
+
+    /// Gives back every page that no live block and no other thread's cache holds. O(free memory).
+    pub fn collect(&self, cache: Option<&Cache>) {
+        self.reclaim(cache);
+        self.purge_down_to(0);
+    }
+
+    /// Gives back the calling thread's cached blocks and runs; the next calls fetch what they need anew.
+    ///
+    /// # Safety
+    /// - `cache` is attached to this heap, and the calling thread's.
+    pub unsafe fn park(&self, cache: &Cache) {
+        self.flush(cache);
+    }
+}
+
+/// The stretches of set bits: where each begins and how long it is.
+fn stretches(mut bits: u32) -> impl Iterator<Item = (u32, u32)> {
+    core::iter::from_fn(move || {
+        if bits == 0 {
+            return None;
+        }
+        let start = bits.trailing_zeros();
+        let len = (bits >> start).trailing_ones();
+        bits &= u32::MAX.checked_shl(start + len).unwrap_or(0);
+        Some((start, len))
+    })
+}

@@ -1,0 +1,251 @@
+//! Layer 4: runs of whole pages.
+//!
+//! Best fit, split, merged with both neighbours when freed. Free runs stay resident ("dirty") until the heap holds more
+//! of them than its idle bound; then the runs freed longest ago are purged. Everything here happens under one lock and
+//! makes no system call: what is to be mapped or purged is returned to the caller.
+
+use super::bins::Bins;
+use super::map::{Entry, Map, Page};
+use crate::fatal::{Fatal, die};
+
+/// The free runs and what there is to know about all runs.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    bins: Bins,
+    /// The dirty free runs, by the time they were freed; 0 if there is none.
+    oldest: Page,
+    newest: Page,
+    /// Pages of free runs that may hold anything but zeros.
+    pub(crate) dirty_pages: u64,
+    /// Pages of free runs.
+    pub(crate) free_pages: u64,
+    /// Pages the source has given.
+    pub(crate) mapped_pages: u64,
+    /// Runs handed out and taken back, growths in place, pages moved without copying.
+    pub(crate) allocs: u64,
+    pub(crate) frees: u64,
+    pub(crate) grown_in_place: u64,
+    /// Spans from the source, and purged pages.
+    pub(crate) spans: u64,
+    pub(crate) purged_pages: u64,
+}
+
+/// A free run handed to a purger: the run, and the part of it to purge.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Purge {
+    pub(crate) run: Stretch,
+    pub(crate) part: Stretch,
+    /// Dirty pages in `part`.
+    pub(crate) dirty: u32,
+}
+
+/// Contiguous pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) first: Page,
+    pub(crate) pages: u32,
+}
+
+/// Where a free run goes among the dirty ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    New,
+    Old,
+}
+
+impl Runs {
+    /// No run.
+    pub(crate) const EMPTY: Self = Self {
+        bins: Bins::EMPTY,
+        oldest: 0,
+        newest: 0,
+        dirty_pages: 0,
+        free_pages: 0,
+        mapped_pages: 0,
+        allocs: 0,
+        frees: 0,
+        grown_in_place: 0,
+        spans: 0,
+        purged_pages: 0,
+    };
+
+    /// Takes a fresh span of the source in.
+    pub(crate) fn add_span(&mut self, map: &Map, span: Stretch, dirty: bool) {
+        self.mapped_pages += u64::from(span.pages);
+        self.spans += 1;
+        if dirty {
+            map.soil(span.first, span.pages);
+        }
+        self.insert_merged(map, span, if dirty { span.pages } else { 0 }, Age::New);
+    }
+
+    /// Hands out `pages` pages, the first at a multiple of `align` bytes. Best fit; O(log n).
+    pub(crate) fn alloc(&mut self, map: &Map, pages: u32, align: usize) -> Option<Page> {
+        let spare = (align >> map.page_shift()).saturating_sub(1);
+        let need = pages.checked_add(u32::try_from(spare).ok()?)?;
+        let (first, len) = self.bins.best_fit(map, need)?;
+        let dirty = self.withdraw(map, first, len);
+        let start = map.page_of(map.address_of(first).next_multiple_of(align.max(map.page_bytes())));
+        let front = start - first;
+        let whole = Stretch { first, pages: len };
+        self.insert_part(map, Stretch { first, pages: front }, whole, dirty);
+        self.insert_part(map, Stretch { first: start + pages, pages: len - front - pages }, whole, dirty);
+        map.set_run(start, pages);
+        self.allocs += 1;
+        Some(start)
+    }
+
+    /// Takes a run back whose pages may hold anything. O(log n).
+    pub(crate) fn free(&mut self, map: &Map, run: Stretch) {
+        if map.entry(run.first) != Entry::Run(run.pages) {
+            die(Fatal::NotARun);
+        }
+        map.clear_run(run.first, run.pages);
+        self.insert_soiled(map, run);
+        self.frees += 1;
+    }
+
+    /// Takes a run back whose dirty bits are right. O(log n).
+    pub(crate) fn free_as_marked(&mut self, map: &Map, run: Stretch) {
+        map.clear_run(run.first, run.pages);
+        self.insert_merged(map, run, map.dirty(run.first, run.pages), Age::New);
+        self.frees += 1;
+    }
+
+    fn insert_soiled(&mut self, map: &Map, run: Stretch) {
+        map.soil(run.first, run.pages);
+        self.insert_merged(map, run, run.pages, Age::New);
+    }
+
+    /// Cuts the run at `first` from `old` down to `new` pages. O(log n).
+    pub(crate) fn shrink(&mut self, map: &Map, first: Page, old: u32, new: u32) {
+        let tail = Stretch { first: first + new, pages: old - new };
+        map.clear_run(first, old);
+        map.set_run(first, new);
+        self.insert_soiled(map, tail);
+    }
+
+    /// Lets the run at `first` grow from `old` to `new` pages into the free run behind it, if that is long enough.
+    /// O(log n).
+    pub(crate) fn grow(&mut self, map: &Map, first: Page, old: u32, new: u32) -> bool {
+        let (behind, more) = (first.wrapping_add(old), new - old);
+        let Entry::Free(len) = map.entry(behind) else { return false };
+        // The last page of a free run has the same entry as its first; what is behind a run in use is a first page.
+        if len < more {
+            return false;
+        }
+        let dirty = self.withdraw(map, behind, len);
+        let (rest, whole) = (Stretch { first: behind + more, pages: len - more }, Stretch { first: behind, pages: len });
+        self.insert_part(map, rest, whole, dirty);
+        map.clear_run(first, old);
+        map.set_run(first, new);
+        self.grown_in_place += 1;
+        true
+    }
+
+    /// Hands the dirty run freed longest ago to a purger, who is to make `want` dirty pages of it, or all, read zero.
+    pub(crate) fn begin_purge(&mut self, map: &Map, want: u32) -> Option<Purge> {
+        let first = self.oldest;
+        let Entry::Free(pages) = map.entry(first) else { return None };
+        let run = Stretch { first, pages };
+        let (part, dirty) = dirty_tail(map, run, want, map.free_run(first).dirty.get());
+        self.withdraw(map, first, pages);
+        map.set_run(first, pages);
+        Some(Purge { run, part, dirty })
+    }
+
+    /// Takes a run back from its purger.
+    pub(crate) fn end_purge(&mut self, map: &Map, purge: Purge, purged: bool) {
+        if purged {
+            map.clean(purge.part.first, purge.part.pages);
+            self.purged_pages += u64::from(purge.dirty);
+        }
+        map.clear_run(purge.run.first, purge.run.pages);
+        let dirty = map.dirty(purge.run.first, purge.run.pages);
+        self.insert_merged(map, purge.run, dirty, if purged { Age::Old } else { Age::New });
+    }
+
+    /// Adds a run with `dirty` dirty pages to the free ones, merged with its free neighbours.
+    fn insert_merged(&mut self, map: &Map, run: Stretch, dirty: u32, age: Age) {
+        let (mut merged, mut dirty) = (run, dirty);
+        if let Entry::Free(len) = map.entry(run.first.wrapping_sub(1)) {
+            merged = Stretch { first: run.first - len, pages: run.pages + len };
+            dirty += self.withdraw(map, merged.first, len);
+        }
+        let behind = run.first.wrapping_add(run.pages);
+        if let Entry::Free(len) = map.entry(behind) {
+            merged.pages += len;
+            dirty += self.withdraw(map, behind, len);
+        }
+        self.insert(map, merged, dirty, age);
+    }
+
+    /// Adds `part` of a free run that had `dirty` dirty pages back to the free ones.
+    fn insert_part(&mut self, map: &Map, part: Stretch, whole: Stretch, dirty: u32) {
+        let dirty = match dirty {
+            0 => 0,
+            all if all == whole.pages => part.pages,
+            _ => map.dirty(part.first, part.pages),
+        };
+        self.insert(map, part, dirty, Age::Old);
+    }
+
+    /// Adds a run with `dirty` dirty pages to the free ones as it is.
+    fn insert(&mut self, map: &Map, run: Stretch, dirty: u32, age: Age) {
+        if run.pages == 0 {
+            return;
+        }
+        map.set(run.first, Entry::Free(run.pages));
+        map.set(run.first + run.pages - 1, Entry::Free(run.pages));
+        self.bins.insert(map, run.first, run.pages);
+        map.free_run(run.first).dirty.set(dirty);
+        self.free_pages += u64::from(run.pages);
+        self.dirty_pages += u64::from(dirty);
+        if dirty > 0 {
+            self.link(map, run.first, age);
+        }
+    }
+
+    /// Takes a free run out of everything, clears its entries, and returns its dirty pages.
+    fn withdraw(&mut self, map: &Map, first: Page, pages: u32) -> u32 {
+        self.bins.remove(map, first, pages);
+        let dirty = map.free_run(first).dirty.get();
+        self.free_pages -= u64::from(pages);
+        self.dirty_pages -= u64::from(dirty);
+        if dirty > 0 {
+            self.unlink(map, first);
+        }
+        map.clear_run(first, pages);
+        dirty
+    }
+
+    fn link(&mut self, map: &Map, page: Page, age: Age) {
+        let node = map.free_run(page);
+        let (older, newer) = if age == Age::New { (self.newest, 0) } else { (0, self.oldest) };
+        node.older.set(older);
+        node.newer.set(newer);
+        if older == 0 { self.oldest = page } else { map.free_run(older).newer.set(page) }
+        if newer == 0 { self.newest = page } else { map.free_run(newer).older.set(page) }
+    }
+
+    fn unlink(&mut self, map: &Map, page: Page) {
+        let node = map.free_run(page);
+        let (older, newer) = (node.older.get(), node.newer.get());
+        if older == 0 { self.oldest = newer } else { map.free_run(older).newer.set(newer) }
+        if newer == 0 { self.newest = older } else { map.free_run(newer).older.set(older) }
+    }
+}
+
+/// The end of `run` that has `want` of its `dirty` dirty pages, in steps of 64 pages, and how many it has.
+fn dirty_tail(map: &Map, run: Stretch, want: u32, dirty: u32) -> (Stretch, u32) {
+    if dirty <= want {
+        return (run, dirty);
+    }
+    let (mut pages, mut found) = (0, 0);
+    while found < want && pages < run.pages {
+        let step = (run.pages - pages).min(64);
+        pages += step;
+        found += map.dirty(run.first + run.pages - pages, step);
+    }
+    (Stretch { first: run.first + run.pages - pages, pages }, found)
+}

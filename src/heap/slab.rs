@@ -1,0 +1,589 @@
+//! Layer 3: blocks sorted into their slabs (the paper's coalesce-to-page layer).
+//!
+//! A slab is a run of pages split into blocks of one class. Its record lies out of line, with a bit for each block that
+//! is set iff the block is here and free; so a free block's memory is not touched, a refill comes in address order, and
+//! a block that comes twice is seen. Slabs with free blocks are ordered by how many they have, and lists are filled from
+//! those with the fewest, so that the others can drain; a slab whose blocks are all here goes back to the runs at once.
+//!
+//! The record also knows which pages of the slab no block outside lies in: such pages, while they are resident, are
+//! counted, and can be purged without the slab being whole.
+
+use super::class::{Class, SLAB_PAGES_MAX, TARGET_MAX};
+use super::list::{Block, List};
+use super::map::Page;
+use crate::fatal::{Fatal, die};
+use core::cell::Cell;
+use core::mem::MaybeUninit;
+use core::ops::Deref;
+use core::ptr::NonNull;
+
+/// Bins by number of free blocks.
+const BINS: usize = 64;
+
+/// Where a slab is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// All its blocks are out.
+    Full,
+    /// In the bin for its number of free blocks.
+    Binned(u8),
+    /// With a purger: no block leaves, blocks may come.
+    Purging,
+}
+
+/// The record of a slab; the words of its bitmap follow it. Under the lock of its class.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Slab {
+    first: Page,
+    class: Class,
+    page_shift: u32,
+    /// The address of block 0.
+    base: usize,
+    /// Blocks in the slab.
+    blocks: u32,
+    /// Set bits.
+    free: Cell<u32>,
+    /// No word below this one has a set bit.
+    hint: Cell<u32>,
+    place: Cell<Place>,
+    /// The neighbours in the bin; `next` also links slabs on their way to the runs, and spare records.
+    next: Cell<Option<SlabRef>>,
+    prev: Cell<Option<SlabRef>>,
+    /// The neighbours among the slabs with pages to purge; in that list iff `queued`.
+    later: Cell<Option<SlabRef>>,
+    sooner: Cell<Option<SlabRef>>,
+    queued: Cell<bool>,
+    /// Bit `i` is set iff page `i` may hold anything but zeros.
+    touched: Cell<u32>,
+    /// Bit `i` is set iff no block outside lies in page `i`: iff `out[i]` is 0.
+    empty: Cell<u32>,
+    /// Blocks outside that lie in page `i`, wholly or partly.
+    out: [Cell<u16>; SLAB_PAGES_MAX],
+}
+
+/// What a slab adds to the gauges of its class.
+#[derive(Clone, Copy, Debug)]
+struct Gauge {
+    idle: u32,
+    untouched: u32,
+}
+
+/// A slab's record by its address. Records are never unmapped while their heap lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlabRef(NonNull<Slab>);
+
+// SAFETY: a record's cells are reached under the lock of its class; its plain fields never change while it is a slab.
+unsafe impl Send for SlabRef {}
+
+impl Deref for SlabRef {
+    type Target = Slab;
+
+    #[inline(always)]
+    fn deref(&self) -> &Slab {
+        // SAFETY: made by `create`, which wrote the record.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// Words of the bitmap of a slab with `blocks` blocks.
+const fn words(blocks: usize) -> usize {
+    blocks.div_ceil(64)
+}
+
+impl SlabRef {
+    /// Bytes of a record for slabs of `class`.
+    pub(crate) const fn record_bytes(class: Class, page_shift: u32) -> usize {
+        (size_of::<Slab>() + 8 * words(class.slab_blocks(page_shift))).next_multiple_of(64)
+    }
+
+    /// Writes a record at `at` for the slab of `class` at page `first` and address `base`, all of whose blocks are here.
+    /// Bit `i` of `dirty` says whether its page `i` may hold anything but zeros.
+    ///
+    /// # Safety
+    /// - `at` is aligned to 64 and has `record_bytes(class, page_shift)` bytes that nobody uses;
+    /// - the pages are `class`'s `slab_pages` and belong to the caller.
+    pub(crate) unsafe fn create(
+        at: NonNull<u8>,
+        class: Class,
+        page_shift: u32,
+        first: Page,
+        base: usize,
+        dirty: u32,
+    ) -> Self {
+        let blocks = class.slab_blocks(page_shift) as u32;
+        let pages = class.slab_pages(page_shift);
+        let record = Slab {
+            first,
+            class,
+            page_shift,
+            base,
+            blocks,
+            free: Cell::new(blocks),
+            hint: Cell::new(0),
+            place: Cell::new(Place::Full),
+            next: Cell::new(None),
+            prev: Cell::new(None),
+            later: Cell::new(None),
+            sooner: Cell::new(None),
+            queued: Cell::new(false),
+            touched: Cell::new(dirty),
+            empty: Cell::new(u32::MAX >> (32 - pages)),
+            out: [const { Cell::new(0) }; SLAB_PAGES_MAX],
+        };
+        let slab = Self(at.cast());
+        // SAFETY: the caller gives the memory.
+        unsafe { slab.0.write(record) };
+        for word in 0..words(blocks as usize) as u32 {
+            let here = (blocks - word * 64).min(64);
+            slab.word(word).set(u64::MAX >> (64 - here));
+        }
+        slab
+    }
+
+    pub(crate) fn address(self) -> usize {
+        self.0.as_ptr().expose_provenance()
+    }
+
+    pub(crate) fn from_address(address: usize) -> Option<Self> {
+        NonNull::new(core::ptr::with_exposed_provenance_mut(address)).map(Self)
+    }
+
+    /// Word `at` of the bitmap.
+    #[inline(always)]
+    fn word(&self, at: u32) -> &Cell<u64> {
+        // SAFETY: the record ends where its words begin.
+        let first = unsafe { self.0.add(1) }.cast::<Cell<u64>>();
+        // SAFETY: `at` is below `words(blocks)`: it comes from a block's index or from a loop up to that.
+        let word = unsafe { first.add(at as usize) };
+        // SAFETY: as above; `create` wrote the words.
+        unsafe { word.as_ref() }
+    }
+}
+
+impl Slab {
+    pub(crate) fn first(&self) -> Page {
+        self.first
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        self.class
+    }
+
+    pub(crate) fn pages(&self) -> u32 {
+        self.class.slab_pages(self.page_shift) as u32
+    }
+
+    /// Pages that may hold anything but zeros, as bits.
+    pub(crate) fn touched(&self) -> u32 {
+        self.touched.get()
+    }
+
+    /// Which block begins at `address`; `None` if none does.
+    #[inline]
+    pub(crate) fn index_of(&self, address: usize) -> Option<u32> {
+        let offset = address.wrapping_sub(self.base);
+        if offset >= (self.pages() as usize) << self.page_shift {
+            return None;
+        }
+        let index = self.class.block_at(offset);
+        (index < self.blocks as usize && index * self.class.size() == offset).then_some(index as u32)
+    }
+
+    /// The pages that block `index` lies in: the first, and the last, which is the same or the next.
+    #[inline(always)]
+    fn pages_of(&self, index: u32) -> (usize, usize) {
+        let offset = index as usize * self.class.size();
+        let first = offset >> self.page_shift;
+        (first % SLAB_PAGES_MAX, ((offset + self.class.size() - 1) >> self.page_shift) % SLAB_PAGES_MAX)
+    }
+
+    #[inline(always)]
+    fn page_out(&self, page: usize) {
+        let out = &self.out[page];
+        out.set(out.get() + 1);
+        self.empty.set(self.empty.get() & !(1 << page));
+        self.touched.set(self.touched.get() | 1 << page);
+    }
+
+    #[inline(always)]
+    fn page_back(&self, page: usize) {
+        let out = &self.out[page];
+        out.set(out.get() - 1);
+        if out.get() == 0 {
+            self.empty.set(self.empty.get() | 1 << page);
+        }
+    }
+
+    /// Pages that are resident for no block outside.
+    fn idle(&self) -> u32 {
+        (self.touched.get() & self.empty.get()).count_ones()
+    }
+
+    fn gauge(&self) -> Gauge {
+        Gauge { idle: self.idle(), untouched: self.pages() - self.touched.get().count_ones() }
+    }
+
+    /// The bin for the present number of free blocks.
+    fn bin(&self) -> u8 {
+        // As many bins as the blocks fill at a power of two of blocks each.
+        let width = self.blocks.next_power_of_two().trailing_zeros().saturating_sub(BINS.trailing_zeros());
+        ((self.free.get() - 1) >> width) as u8
+    }
+}
+
+impl SlabRef {
+    /// Lets up to `want` free blocks out, the lowest first.
+    fn let_out(self, want: usize, out: &mut Batch) {
+        let size = self.class.size();
+        let words = words(self.blocks as usize) as u32;
+        let (mut at, mut left) = (self.hint.get(), want);
+        while at < words {
+            let mut bits = self.word(at).get();
+            while bits != 0 && left > 0 {
+                let index = at * 64 + bits.trailing_zeros();
+                bits &= bits - 1;
+                left -= 1;
+                self.count_out(index);
+                out.push(self.base + index as usize * size);
+            }
+            self.word(at).set(bits);
+            if left == 0 {
+                break;
+            }
+            at += 1;
+        }
+        self.hint.set(at);
+        self.free.set(self.free.get() - (want - left) as u32);
+    }
+
+    #[inline(always)]
+    fn count_out(&self, index: u32) {
+        let (first, last) = self.pages_of(index);
+        self.page_out(first);
+        if last != first {
+            self.page_out(last);
+        }
+    }
+
+    /// Takes block `index` back.
+    #[inline(always)]
+    fn take_back(self, index: u32) {
+        let (at, bit) = (index / 64, 1u64 << (index % 64));
+        let word = self.word(at);
+        if word.get() & bit != 0 {
+            die(Fatal::DoubleFree);
+        }
+        word.set(word.get() | bit);
+        self.hint.set(self.hint.get().min(at));
+        self.free.set(self.free.get() + 1);
+        let (first, last) = self.pages_of(index);
+        self.page_back(first);
+        if last != first {
+            self.page_back(last);
+        }
+    }
+}
+
+/// Up to a list's blocks on their way up, by address: their memory is touched only when the lock is released.
+pub(crate) struct Batch {
+    blocks: [MaybeUninit<usize>; TARGET_MAX],
+    len: usize,
+}
+
+impl Batch {
+    pub(crate) const fn new() -> Self {
+        Self { blocks: [MaybeUninit::uninit(); TARGET_MAX], len: 0 }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    fn push(&mut self, address: usize) {
+        if let Some(slot) = self.blocks.get_mut(self.len) {
+            slot.write(address);
+            self.len += 1;
+        }
+    }
+
+    /// The blocks as a list in the order they came.
+    pub(crate) fn into_list(self) -> List {
+        let mut list = List::EMPTY;
+        for slot in self.blocks.iter().take(self.len).rev() {
+            // SAFETY: the first `len` are written.
+            let address = unsafe { slot.assume_init() };
+            let Some(at) = NonNull::new(core::ptr::with_exposed_provenance_mut(address)) else { continue };
+            // SAFETY: a slab has let the block out to us alone.
+            list.push(unsafe { Block::from_raw(at) });
+        }
+        list
+    }
+}
+
+/// Up to a list's blocks on their way down: each one's slab and its place there, looked up before the lock is taken.
+pub(crate) struct Returns {
+    blocks: [Option<(SlabRef, u32)>; TARGET_MAX],
+    len: usize,
+}
+
+impl Returns {
+    pub(crate) const fn new() -> Self {
+        Self { blocks: [None; TARGET_MAX], len: 0 }
+    }
+
+    pub(crate) fn push(&mut self, slab: SlabRef, index: u32) {
+        if let Some(slot) = self.blocks.get_mut(self.len) {
+            *slot = Some((slab, index));
+            self.len += 1;
+        }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        self.len == TARGET_MAX
+    }
+}
+
+/// The slabs of one class.
+#[derive(Debug)]
+pub(crate) struct Slabs {
+    /// Slabs by number of free blocks.
+    bins: [Option<SlabRef>; BINS],
+    /// Bit `i` is set iff bin `i` is not empty.
+    filled: u64,
+    /// Slabs with pages to purge, the soonest first.
+    soonest: Option<SlabRef>,
+    latest: Option<SlabRef>,
+    /// Records of slabs that have gone.
+    spare: Option<SlabRef>,
+    /// Resident pages, of slabs not with a purger, that no block outside lies in.
+    idle_pages: u32,
+    /// Pages of slabs that have not been touched, or were purged since.
+    untouched_pages: u32,
+    /// Slabs there are.
+    pub(crate) count: u64,
+    /// Lists filled, lists sorted in, slabs taken from the runs, slabs given back to them.
+    pub(crate) filled_lists: u64,
+    pub(crate) sorted_lists: u64,
+    pub(crate) slabs_taken: u64,
+    pub(crate) slabs_given: u64,
+}
+
+impl Slabs {
+    /// No slab.
+    pub(crate) const EMPTY: Self = Self {
+        bins: [None; BINS],
+        filled: 0,
+        soonest: None,
+        latest: None,
+        spare: None,
+        idle_pages: 0,
+        untouched_pages: 0,
+        count: 0,
+        filled_lists: 0,
+        sorted_lists: 0,
+        slabs_taken: 0,
+        slabs_given: 0,
+    };
+
+    pub(crate) fn idle_pages(&self) -> u32 {
+        self.idle_pages
+    }
+
+    pub(crate) fn untouched_pages(&self) -> u32 {
+        self.untouched_pages
+    }
+
+    /// Fills `batch` up to `want` blocks, from the slabs with the fewest free ones.
+    pub(crate) fn fill(&mut self, want: usize, batch: &mut Batch) {
+        while batch.len() < want {
+            let bin = self.filled.trailing_zeros() as usize;
+            let Some(slab) = self.bins.get(bin).copied().flatten() else { return };
+            let gauge = slab.gauge();
+            slab.let_out(want - batch.len(), batch);
+            self.settle(slab, gauge);
+        }
+        self.filled_lists += 1;
+    }
+
+    /// Takes blocks back. Returns the slabs that are whole again, linked by `next`: they are the caller's.
+    pub(crate) fn sort(&mut self, returns: &Returns) -> Option<SlabRef> {
+        let mut whole = None;
+        let mut blocks = returns.blocks.iter().take(returns.len).flatten().peekable();
+        while let Some(&(slab, index)) = blocks.next() {
+            let gauge = slab.gauge();
+            slab.take_back(index);
+            while let Some(&(_, index)) = blocks.next_if(|(same, _)| *same == slab) {
+                slab.take_back(index);
+            }
+            if self.settle(slab, gauge) {
+                slab.next.set(whole);
+                whole = Some(slab);
+            }
+        }
+        self.sorted_lists += 1;
+        whole
+    }
+
+    /// Adds a slab fresh from the runs.
+    pub(crate) fn add(&mut self, slab: SlabRef) {
+        self.slabs_taken += 1;
+        self.count += 1;
+        self.insert(slab);
+        self.idle_pages += slab.gauge().idle;
+        self.untouched_pages += slab.gauge().untouched;
+        self.queue(slab);
+    }
+
+    /// Puts a slab whose blocks have come or gone, and whose gauge was `before`, in its place; true if it is whole and has
+    /// left.
+    fn settle(&mut self, slab: SlabRef, before: Gauge) -> bool {
+        if slab.place.get() == Place::Purging {
+            return false;
+        }
+        self.idle_pages = self.idle_pages + slab.gauge().idle - before.idle;
+        self.untouched_pages = self.untouched_pages + slab.gauge().untouched - before.untouched;
+        if slab.free.get() == slab.blocks {
+            self.discharge(slab);
+            return true;
+        }
+        if slab.free.get() == 0 {
+            self.remove(slab);
+        } else if slab.place.get() != Place::Binned(slab.bin()) {
+            self.remove(slab);
+            self.insert(slab);
+        }
+        if slab.idle() > 0 { self.queue(slab) } else { self.unqueue(slab) }
+        false
+    }
+
+    /// Takes a whole slab out of everything.
+    fn discharge(&mut self, slab: SlabRef) {
+        self.remove(slab);
+        self.unqueue(slab);
+        self.idle_pages -= slab.gauge().idle;
+        self.untouched_pages -= slab.gauge().untouched;
+        self.slabs_given += 1;
+        self.count -= 1;
+    }
+
+    /// Puts a slab with free blocks in its bin.
+    fn insert(&mut self, slab: SlabRef) {
+        let bin = slab.bin();
+        let head = self.bins[bin as usize % BINS].replace(slab);
+        slab.next.set(head);
+        slab.prev.set(None);
+        if let Some(head) = head {
+            head.prev.set(Some(slab));
+        }
+        self.filled |= 1 << bin;
+        slab.place.set(Place::Binned(bin));
+    }
+
+    /// Takes a slab out of its bin, if it is in one.
+    fn remove(&mut self, slab: SlabRef) {
+        let Place::Binned(bin) = slab.place.replace(Place::Full) else { return };
+        let (next, prev) = (slab.next.get(), slab.prev.get());
+        if let Some(next) = next {
+            next.prev.set(prev);
+        }
+        match prev {
+            Some(prev) => prev.next.set(next),
+            None => {
+                self.bins[bin as usize % BINS] = next;
+                if next.is_none() {
+                    self.filled &= !(1 << bin);
+                }
+            }
+        }
+    }
+
+    /// Puts a slab with idle pages last among those to purge, if it is not there.
+    fn queue(&mut self, slab: SlabRef) {
+        if slab.queued.get() || slab.idle() == 0 {
+            return;
+        }
+        slab.queued.set(true);
+        slab.sooner.set(self.latest);
+        slab.later.set(None);
+        match self.latest.replace(slab) {
+            Some(latest) => latest.later.set(Some(slab)),
+            None => self.soonest = Some(slab),
+        }
+    }
+
+    /// Takes a slab out from among those to purge, if it is there.
+    fn unqueue(&mut self, slab: SlabRef) {
+        if !slab.queued.replace(false) {
+            return;
+        }
+        let (sooner, later) = (slab.sooner.get(), slab.later.get());
+        match sooner {
+            Some(sooner) => sooner.later.set(later),
+            None => self.soonest = later,
+        }
+        match later {
+            Some(later) => later.sooner.set(sooner),
+            None => self.latest = sooner,
+        }
+    }
+
+    /// Hands the slab that has waited longest to a purger, and its idle pages as bits.
+    pub(crate) fn begin_purge(&mut self) -> Option<(SlabRef, u32)> {
+        let slab = self.soonest?;
+        self.unqueue(slab);
+        self.remove(slab);
+        self.idle_pages -= slab.idle();
+        slab.place.set(Place::Purging);
+        Some((slab, slab.touched.get() & slab.empty.get()))
+    }
+
+    /// Takes a slab back from a purger that has made the pages `purged` read zero; true if the slab is whole and has
+    /// left.
+    pub(crate) fn end_purge(&mut self, slab: SlabRef, purged: u32) -> bool {
+        slab.touched.set(slab.touched.get() & !purged);
+        slab.place.set(Place::Full);
+        self.idle_pages += slab.idle();
+        self.untouched_pages += purged.count_ones();
+        self.settle(slab, slab.gauge())
+    }
+
+    /// Keeps the record of a slab that has gone.
+    pub(crate) fn keep_record(&mut self, slab: SlabRef) {
+        slab.next.set(self.spare);
+        self.spare = Some(slab);
+    }
+
+    /// A record to write anew.
+    pub(crate) fn spare_record(&mut self) -> Option<NonNull<u8>> {
+        let slab = self.spare?;
+        self.spare = slab.next.get();
+        Some(slab.0.cast())
+    }
+
+    /// Free blocks, by a walk over the bins.
+    pub(crate) fn free_blocks(&self) -> u64 {
+        let mut free = 0;
+        for mut at in self.bins {
+            while let Some(slab) = at {
+                free += u64::from(slab.free.get());
+                at = slab.next.get();
+            }
+        }
+        free
+    }
+}
+
+/// Follows slabs linked by `next`.
+pub(crate) fn chain(mut at: Option<SlabRef>) -> impl Iterator<Item = SlabRef> {
+    core::iter::from_fn(move || {
+        let slab = at?;
+        at = slab.next.get();
+        Some(slab)
+    })
+}

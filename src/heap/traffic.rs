@@ -1,0 +1,261 @@
+//! Blocks on their way: between a thread's cache and the depot, between the depot and the slabs, between the slabs and
+//! the runs. Always a list at a time; every step takes one lock, and memory of blocks is only touched between them.
+
+use super::cache::Cache;
+use super::class::Class;
+use super::depot::Depot;
+use super::list::{Block, List};
+use super::map::Entry;
+use super::run::Stretch;
+use super::slab::{Batch, Returns, SlabRef, chain};
+use super::Engine;
+use crate::fatal::{Fatal, die};
+use crate::lock::RawLock;
+use crate::os::Source;
+use crate::twin::{self, Twin};
+use core::ptr::{NonNull, null_mut};
+
+/// Pages taken from the runs at a time for slab records.
+const RECORD_PAGES: u32 = 16;
+
+/// Memory for slab records: what is left of the newest run taken for them.
+#[derive(Debug)]
+pub(crate) struct Records {
+    next: usize,
+    end: usize,
+    /// Bytes of all runs taken.
+    pub(crate) bytes: u64,
+}
+
+impl Records {
+    pub(crate) const EMPTY: Self = Self { next: 0, end: 0, bytes: 0 };
+
+    /// Cuts off `bytes` bytes, a multiple of 64.
+    fn carve(&mut self, bytes: usize) -> Option<NonNull<u8>> {
+        if self.end - self.next < bytes {
+            return None;
+        }
+        let at = self.next;
+        self.next += bytes;
+        NonNull::new(core::ptr::with_exposed_provenance_mut(at))
+    }
+
+    /// Goes on with the run of `bytes` bytes at `at`; what is left of the last one is too short to matter.
+    fn feed(&mut self, at: usize, bytes: usize) {
+        (self.next, self.end) = (at, at + bytes);
+        self.bytes += bytes as u64;
+    }
+}
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    /// The slow path of allocation: `main` of `class` is empty.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refill(&self, cache: &Cache, class: Class) -> *mut u8 {
+        if !cache.is_live() {
+            return self.alloc_uncached(class);
+        }
+        if !cache.promote(class) {
+            let Some(list) = self.fetch(class).or_else(|| self.fetch_after_reclaim(cache, class)) else {
+                return null_mut();
+            };
+            cache.receive(class, list);
+            self.trim(cache);
+        }
+        cache.pop(class).map_or(null_mut(), Block::as_ptr)
+    }
+
+    /// The slow path of free: `main` of `class` is full.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn spill(&self, cache: &Cache, class: Class, block: Block) {
+        if !cache.is_live() {
+            return self.free_uncached(cache, class, block);
+        }
+        if let Some(list) = cache.make_room(class, self.map.page_shift()) {
+            self.stow(class, list);
+            self.trim(cache);
+        }
+        cache.put(class, block);
+    }
+
+    /// Looks, now and then, whether the cache holds lists it has no use for.
+    fn trim(&self, cache: &Cache) {
+        if let Some((class, list)) = cache.shrink() {
+            self.stow(class, list);
+        }
+    }
+
+    /// A list from the depot, or from the slabs.
+    fn fetch(&self, class: Class) -> Option<List> {
+        let target = self.target(class);
+        self.depots[class].with(|depot| depot.take(target)).or_else(|| self.fill(class, target as usize))
+    }
+
+    /// Once more, after everything that no thread uses was sorted and merged.
+    fn fetch_after_reclaim(&self, cache: &Cache, class: Class) -> Option<List> {
+        self.reclaim(Some(cache));
+        self.fetch(class)
+    }
+
+    /// Gives a full list to the depot, or sorts it into the slabs.
+    fn stow(&self, class: Class, list: List) {
+        let pages = list.pages(self.map.page_shift());
+        let kept = if Depot::is_compact(list.len(), pages) {
+            self.depots[class].with(|depot| depot.put(list, pages))
+        } else {
+            Err(list)
+        };
+        if let Err(list) = kept {
+            self.sort(class, list);
+        }
+    }
+
+    /// Puts a list that is not full with the odd blocks of others, and passes full lists on.
+    fn stow_odd(&self, class: Class, mut list: List) {
+        let target = self.target(class);
+        list.append(self.depots[class].with(Depot::take_odd));
+        while list.len() >= target {
+            let full = list.split_off(target);
+            self.stow(class, full);
+        }
+        if let Err(list) = self.depots[class].with(|depot| depot.put_odd(list)) {
+            self.sort(class, list);
+        }
+    }
+
+    /// Gives back all that a cache holds.
+    pub(crate) fn flush(&self, cache: &Cache) {
+        for class in Class::all() {
+            while let Some(list) = cache.drain(class) {
+                if list.len() == self.target(class) { self.stow(class, list) } else { self.stow_odd(class, list) }
+            }
+        }
+        self.flush_runs(cache);
+        self.keep_idle_bound();
+    }
+
+    /// A block for a thread that has no cache any more.
+    fn alloc_uncached(&self, class: Class) -> *mut u8 {
+        let odd = self.depots[class].with(Depot::pop_odd);
+        let block = odd.or_else(|| self.fill(class, 1)?.pop());
+        let Some(block) = block else { return null_mut() };
+        self.tally.count_uncached_alloc(class);
+        block.as_ptr()
+    }
+
+    /// Takes a block back from a thread that has no cache any more.
+    fn free_uncached(&self, cache: &Cache, class: Class, block: Block) {
+        cache.no_room(class);
+        self.tally.count_uncached_free(class);
+        let mut list = List::EMPTY;
+        list.push(block);
+        self.sort(class, list);
+    }
+
+    /// A list of `want` blocks from the slabs, of fewer if there is no memory for more.
+    fn fill(&self, class: Class, want: usize) -> Option<List> {
+        let mut batch = Batch::new();
+        loop {
+            self.with_slabs(class, |slabs| slabs.fill(want, &mut batch));
+            if batch.len() >= want {
+                break;
+            }
+            let Some(slab) = self.new_slab(class) else { break };
+            self.with_slabs(class, |slabs| slabs.add(slab));
+        }
+        self.tally.lent(batch.len() * class.size());
+        let list = batch.into_list();
+        (!list.is_empty()).then_some(list)
+    }
+
+    /// Sorts a list into the slabs its blocks are of. O(its length).
+    pub(crate) fn sort(&self, class: Class, list: List) {
+        let mut list = list;
+        self.tally.returned(list.len() as usize * class.size());
+        while !list.is_empty() {
+            let returns = self.look_up(class, &mut list);
+            let whole = self.with_slabs(class, |slabs| slabs.sort(&returns));
+            chain(whole).for_each(|slab| self.give_slab_back(slab));
+        }
+        self.keep_idle_bound();
+    }
+
+    /// Finds the slabs of the next blocks of `list`.
+    fn look_up(&self, class: Class, list: &mut List) -> Returns {
+        let mut returns = Returns::new();
+        let mut last: Option<SlabRef> = None;
+        while !returns.is_full() {
+            let Some(block) = list.pop() else { break };
+            let address = block.address();
+            let hit = last.and_then(|slab| Some((slab, slab.index_of(address)?)));
+            let Some((slab, index)) = hit.or_else(|| self.slab_of(class, address)) else { die(Fatal::NotOurs) };
+            returns.push(slab, index);
+            last = Some(slab);
+        }
+        returns
+    }
+
+    /// The slab of `class` with a block at `address`, and the block's place in it.
+    fn slab_of(&self, class: Class, address: usize) -> Option<(SlabRef, u32)> {
+        let Entry::Slab(slab) = self.map.look_up(address) else { return None };
+        if slab.class() == class { Some((slab, slab.index_of(address)?)) } else { None }
+    }
+
+    /// A slab of fresh pages, not yet among the slabs.
+    fn new_slab(&self, class: Class) -> Option<SlabRef> {
+        let (shift, pages) = (self.map.page_shift(), class.slab_pages(self.map.page_shift()) as u32);
+        let record = self.new_record(class)?;
+        let Some(first) = self.take_run(pages, 0) else {
+            self.keep_raw_record(class, record);
+            return None;
+        };
+        let mut dirty = 0;
+        self.map.dirty_stretches(first, pages, |at, len| dirty |= u32::MAX >> (32 - len) << (at - first));
+        let base = self.map.address_of(first);
+        // SAFETY: record and pages are fresh and ours alone.
+        let slab = unsafe { SlabRef::create(record, class, shift, first, base, dirty) };
+        (first..first + pages).for_each(|page| self.map.set(page, Entry::Slab(slab)));
+        Some(slab)
+    }
+
+    /// Memory for the record of a slab of `class`.
+    fn new_record(&self, class: Class) -> Option<NonNull<u8>> {
+        let bytes = SlabRef::record_bytes(class, self.map.page_shift());
+        if let Some(record) = self.slabs[class].with(super::slab::Slabs::spare_record) {
+            return Some(record);
+        }
+        loop {
+            if let Some(record) = self.records.with(|records| records.carve(bytes)) {
+                return Some(record);
+            }
+            let first = self.take_run(RECORD_PAGES, 0)?;
+            let span = self.map.span(first, RECORD_PAGES);
+            self.records.with(|records| records.feed(span.at, span.bytes));
+        }
+    }
+
+    /// Keeps a record for which there were no pages.
+    fn keep_raw_record(&self, class: Class, record: NonNull<u8>) {
+        // SAFETY: the record is ours; a slab without pages only waits among the spare ones.
+        let slab = unsafe { SlabRef::create(record, class, self.map.page_shift(), 0, 0, 0) };
+        self.slabs[class].with(|slabs| slabs.keep_record(slab));
+    }
+
+    /// Gives the pages of a whole slab back to the runs and keeps its record.
+    pub(crate) fn give_slab_back(&self, slab: SlabRef) {
+        let run = Stretch { first: slab.first(), pages: slab.pages() };
+        let (class, touched) = (slab.class(), slab.touched());
+        (run.first..run.first + run.pages).for_each(|page| self.map.set(page, Entry::None));
+        if twin::is(Twin::G4) {
+            return;
+        }
+        self.with_runs(|runs| {
+            self.map.clean(run.first, run.pages);
+            let bits = (0..run.pages).filter(|page| touched >> page & 1 == 1);
+            bits.for_each(|page| self.map.soil(run.first + page, 1));
+            runs.free_as_marked(&self.map, run);
+        });
+        self.slabs[class].with(|slabs| slabs.keep_record(slab));
+    }
+}

@@ -1,0 +1,178 @@
+//! The seam beside every lock. [`RawLock`] is what a heap needs of a lock; [`Spin`] is the one of the process heap.
+//! `Locked` ties a lock to what it guards and to its rank.
+//!
+//! Lock order: a lock is only taken while every lock held has a lower [`Rank`]; two locks of one rank are never held
+//! together, but by fork, whose `prepare` takes all of them in order. Builds with debug assertions check it. No
+//! system call and no callback is made with a lock held.
+
+use crate::os;
+use core::cell::UnsafeCell;
+
+/// Mutual exclusion without data.
+///
+/// # Safety
+/// - `acquire` returns only when no other acquirer is between its `acquire` and its `release`;
+/// - what was written before a `release` is seen after the `acquire` that follows it.
+pub unsafe trait RawLock {
+    /// A lock that nobody holds.
+    #[cfg(not(loom))]
+    const NEW: Self;
+
+    /// A lock that nobody holds.
+    #[cfg(loom)]
+    fn new() -> Self;
+
+    /// Waits until the lock is free and takes it.
+    fn acquire(&self);
+
+    /// Gives the lock back.
+    ///
+    /// # Safety
+    /// - The caller, or the thread it was forked from, holds the lock.
+    unsafe fn release(&self);
+}
+
+/// A spin lock (crate `spin`) whose waiters yield their time slice after some rounds, so that more threads than
+/// cores do not spin a holder off its core.
+#[derive(Debug)]
+pub struct Spin(spin::mutex::SpinMutex<()>);
+
+/// Tries before a waiter begins to yield.
+const ROUNDS: u32 = 100;
+
+// SAFETY: `SpinMutex` excludes; its `try_lock` acquires and its `force_unlock` releases.
+unsafe impl RawLock for Spin {
+    #[cfg(not(loom))]
+    const NEW: Self = Self(spin::mutex::SpinMutex::new(()));
+
+    #[cfg(loom)]
+    fn new() -> Self {
+        Self(spin::mutex::SpinMutex::new(()))
+    }
+
+    #[inline]
+    fn acquire(&self) {
+        let mut round = 0;
+        while !self.take() {
+            round += 1;
+            if round < ROUNDS { core::hint::spin_loop() } else { os::yield_now() }
+        }
+    }
+
+    #[inline]
+    unsafe fn release(&self) {
+        // SAFETY: the caller holds the lock.
+        unsafe { self.0.force_unlock() }
+    }
+}
+
+impl Spin {
+    /// Takes the lock if it is free. The guard is forgotten: `release` stands for its drop.
+    #[inline]
+    fn take(&self) -> bool {
+        self.0.try_lock().map(core::mem::forget).is_some()
+    }
+}
+
+/// The place of a lock in the lock order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// The list of a heap's thread caches.
+    Registry = 1,
+    /// One class of the depot.
+    Depot,
+    /// One class of the slab layer.
+    Slabs,
+    /// The page runs.
+    Runs,
+    /// The memory for slab records.
+    Records,
+}
+
+/// A value behind a lock.
+#[derive(Debug)]
+pub(crate) struct Locked<T, L> {
+    lock: L,
+    rank: Rank,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is only reached while the lock is held, by one thread at a time.
+unsafe impl<T: Send, L: Sync> Sync for Locked<T, L> {}
+
+impl<T, L: RawLock> Locked<T, L> {
+    crate::sync::const_unless_loom! {
+        /// A lock of `rank` around `value`.
+        pub(crate) fn new(rank: Rank, value: T) -> Self {
+            #[cfg(not(loom))]
+            let lock = L::NEW;
+            #[cfg(loom)]
+            let lock = L::new();
+            Self { lock, rank, value: UnsafeCell::new(value) }
+        }
+    }
+
+    /// Runs `section` with the lock held.
+    #[inline]
+    pub(crate) fn with<R>(&self, section: impl FnOnce(&mut T) -> R) -> R {
+        order::enter(self.rank);
+        self.lock.acquire();
+        // SAFETY: the lock is held until `section` has returned, and lends the value out once at a time.
+        let result = section(unsafe { &mut *self.value.get() });
+        // SAFETY: acquired above.
+        unsafe { self.lock.release() };
+        order::leave(self.rank);
+        result
+    }
+
+    /// Takes the lock and keeps it: for fork.
+    pub(crate) fn hold(&self) {
+        self.lock.acquire();
+    }
+
+    /// Gives back what `hold` took.
+    ///
+    /// # Safety
+    /// - This thread, or the one it was forked from, holds the lock by `hold`.
+    pub(crate) unsafe fn let_go(&self) {
+        // SAFETY: handed on to the caller.
+        unsafe { self.lock.release() }
+    }
+}
+
+/// The check of the lock order, in builds with debug assertions.
+#[cfg(all(debug_assertions, feature = "std", not(loom)))]
+mod order {
+    use super::Rank;
+    use core::cell::Cell;
+
+    std::thread_local! {
+        /// Bit `rank` is set iff this thread holds a lock of that rank.
+        static HELD: Cell<u32> = const { Cell::new(0) };
+    }
+
+    pub(super) fn enter(rank: Rank) {
+        let held = HELD.get();
+        // An assertion may allocate while it reports: this one ends the process first.
+        if held >> rank as u32 != 0 {
+            crate::os::last_words("stratalloc: internal: locks taken against their order\n");
+            crate::os::abort()
+        }
+        HELD.set(held | 1 << rank as u32);
+    }
+
+    pub(super) fn leave(rank: Rank) {
+        HELD.set(HELD.get() & !(1 << rank as u32));
+    }
+}
+
+#[cfg(not(all(debug_assertions, feature = "std", not(loom))))]
+mod order {
+    use super::Rank;
+
+    #[inline(always)]
+    pub(super) fn enter(_: Rank) {}
+
+    #[inline(always)]
+    pub(super) fn leave(_: Rank) {}
+}

@@ -1,0 +1,87 @@
+//! The operating system, and the seam to it: a [`Source`] is where a heap's pages come from.
+//!
+//! [`Mmap`] is the process's own memory, [`Fixed`] a buffer of the caller's. Only this folder makes system calls.
+
+mod fixed;
+mod unix;
+
+pub use fixed::Fixed;
+pub use unix::Mmap;
+#[cfg(feature = "std")]
+pub(crate) use unix::at_fork_once;
+pub(crate) use unix::{abort, last_words, yield_now};
+
+use core::ptr::NonNull;
+
+/// Contiguous addresses: from `at` on, `bytes` long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first address.
+    pub at: usize,
+    /// The length in bytes.
+    pub bytes: usize,
+}
+
+impl Span {
+    /// Whether `other` lies wholly inside.
+    #[must_use]
+    pub const fn contains(&self, other: Self) -> bool {
+        other.at >= self.at && other.at - self.at <= self.bytes && other.bytes <= self.bytes - (other.at - self.at)
+    }
+}
+
+/// What became of a request to move pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relocation {
+    /// The bytes are at the new place, and the old one reads zero.
+    Moved,
+    /// Nothing has changed.
+    Refused,
+    /// The old place is unchanged, the new one is no longer to be used.
+    Lost,
+}
+
+/// Where a heap's pages come from.
+///
+/// # Safety
+/// - `page_size` is a power of two from 4096 to 65536 and never changes;
+/// - every span and every record is page-aligned (records: 64-byte aligned), readable, writable and zero, belongs to
+///   the heap alone, and stays so until the source is dropped;
+/// - every span lies inside `window`, which never changes once it was given, and never contains its first page;
+/// - after `purge` returned true every byte of the range reads zero; after false none has changed;
+/// - `relocate` does what the [`Relocation`] it returns says.
+pub unsafe trait Source {
+    /// Bytes in a page.
+    fn page_size(&self) -> usize;
+
+    /// The addresses that all spans will lie in; `None` if not even these are to be had.
+    fn window(&self) -> Option<Span>;
+
+    /// A fresh span of at least `min` bytes; `mapped` bytes were given so far (a source grows by steps that follow
+    /// it). `None` when there is no more.
+    fn grow(&self, min: usize, mapped: usize) -> Option<Span>;
+
+    /// Whether pages of the span may become resident though only their neighbours were touched (huge pages).
+    fn comes_resident(&self, span: Span) -> bool {
+        let _ = span;
+        false
+    }
+
+    /// Memory for the heap's own records, `bytes` long; it is never given back one by one.
+    fn records(&self, bytes: usize) -> Option<NonNull<u8>>;
+
+    /// Gives the memory behind whole pages back; the addresses stay.
+    ///
+    /// # Safety
+    /// - The range is whole pages of spans of this source, and nobody uses it.
+    unsafe fn purge(&self, range: Span) -> bool;
+
+    /// Moves whole pages from `from` to the equally long `to` without copying.
+    ///
+    /// # Safety
+    /// - Both are whole pages of spans of this source, apart, and nobody but the caller uses them.
+    unsafe fn relocate(&self, from: Span, to: usize) -> Relocation {
+        let _ = (from, to);
+        Relocation::Refused
+    }
+}

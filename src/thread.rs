@@ -1,0 +1,109 @@
+//! Each thread's cache of the process heap: where it lies, when it begins, how it ends.
+//!
+//! The cache is a thread-local without a destructor, so it can be reached at any time. A second thread-local with one is
+//! registered when the cache begins: when it is dropped, at the end of the thread, the cache gives everything back and
+//! takes nothing more; destructors that run later are served past it. This holds for the main thread and for threads
+//! made by C code.
+
+use crate::config::Config;
+use crate::fatal::{Fatal, die};
+use crate::global::ENGINE;
+use crate::heap::Cache;
+use crate::os;
+use crate::twin::{self, Twin};
+
+std::thread_local! {
+    static CACHE: Cache = const { Cache::new() };
+    static END: End = const { End };
+}
+
+/// Its drop is the end of the thread's cache.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if !twin::is(Twin::G11) {
+            // SAFETY: the thread's cache is attached since `END` was first reached, and nobody uses it now.
+            with_cache(|cache| unsafe { ENGINE.detach(cache) });
+        }
+    }
+}
+
+/// Runs `section` with the thread's cache.
+#[inline(always)]
+pub(crate) fn with_cache<R>(section: impl FnOnce(&Cache) -> R) -> R {
+    CACHE.with(|cache| section(in_register(cache)))
+}
+
+/// The same reference, in a register: one addition to the thread's base, where the compiler would address every field by
+/// the thread's segment.
+#[inline(always)]
+fn in_register(cache: &Cache) -> &Cache {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let mut at: *const Cache = cache;
+        // SAFETY: no instruction; the value is what it was.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+        }
+        // SAFETY: as `cache`.
+        unsafe { &*at }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    cache
+}
+
+/// Makes the thread's cache ready, and the heap before it. Without memory for that nothing changes, and the caller finds
+/// the cache not live.
+#[cold]
+#[inline(never)]
+pub(crate) fn begin(cache: &Cache, config: &Config) -> bool {
+    if !open(config) {
+        return false;
+    }
+    if cache.is_fresh() {
+        // SAFETY: the cache is this thread's and lies where it is until the thread has ended; `End` detaches it.
+        unsafe { ENGINE.attach(cache) };
+        // The registration may allocate: by now the cache can serve it.
+        if END.try_with(|_| ()).is_err() {
+            // SAFETY: attached above. The thread is past the point where `End` could do it.
+            unsafe { ENGINE.detach(cache) };
+        }
+    }
+    true
+}
+
+/// Opens the process heap for `config`, which must be what it was opened with before.
+fn open(config: &Config) -> bool {
+    if !ENGINE.is_open() {
+        ENGINE.source().set_huge_pages(config.huge_pages);
+        if !ENGINE.open(config) {
+            return false;
+        }
+        os::at_fork_once(prepare, parent, child);
+    }
+    if !ENGINE.is_configured_as(config) {
+        die(Fatal::OtherConfig);
+    }
+    true
+}
+
+extern "C" fn prepare() {
+    if !twin::is(Twin::G12) {
+        ENGINE.before_fork();
+    }
+}
+
+extern "C" fn parent() {
+    if !twin::is(Twin::G12) {
+        // SAFETY: `prepare` ran before.
+        unsafe { ENGINE.after_fork() };
+    }
+}
+
+extern "C" fn child() {
+    if !twin::is(Twin::G12) {
+        // SAFETY: `prepare` ran before, in the thread this one is a copy of.
+        with_cache(|cache| unsafe { ENGINE.after_fork_in_child(cache.is_live().then_some(cache)) });
+    }
+}

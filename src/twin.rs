@@ -1,0 +1,51 @@
+//! Broken twins, for our own tests only: each breaks one promise on purpose, so that the promise's test can show that it
+//! would notice. Outside of tests `is` is a constant, and nothing of this is left.
+
+/// A promise broken on purpose, named after its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[cfg_attr(not(test), allow(dead_code, reason = "named in code that only tests switch on"))]
+pub(crate) enum Twin {
+    /// `aux` does not become `main`: every empty `main` is a trip.
+    G2 = 2,
+    /// Lists leave the depot one block short.
+    G3 = 3,
+    /// Whole slabs stay where they are.
+    G4 = 4,
+    /// A split run keeps its old length, so that its free swallows the neighbour.
+    G5 = 5,
+    /// A thread's end gives nothing back.
+    G11 = 11,
+    /// Fork does not wait for the locks.
+    G12 = 12,
+    /// A failed growth leaves its half-made slab's record behind as a slab.
+    G13 = 13,
+    /// The idle bound is not kept.
+    G14 = 14,
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn is(_: Twin) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use switch::{is, set};
+
+#[cfg(test)]
+mod switch {
+    use super::Twin;
+    use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+    /// The number of the broken row, 0 for none: of the whole process, so twins run in processes of their own.
+    static BROKEN: AtomicU8 = AtomicU8::new(0);
+
+    pub(crate) fn is(twin: Twin) -> bool {
+        BROKEN.load(Relaxed) == twin as u8
+    }
+
+    pub(crate) fn set(row: u8) {
+        BROKEN.store(row, Relaxed);
+    }
+}
