@@ -54,7 +54,7 @@ impl Stratalloc {
     /// The figures of the process heap; O(classes × threads), and it allocates nothing.
     #[must_use]
     pub fn stats() -> Stats {
-        ENGINE.stats()
+        thread::with_cache(|cache| ENGINE.stats(cache.is_live().then_some(cache)))
     }
 
     /// Whether this allocator is the one that the process allocates with: it allocates a byte and looks where it is.
@@ -99,7 +99,7 @@ impl Stratalloc {
 
     #[inline(always)]
     const fn front(&self) -> Front<'_> {
-        Process { config: &self.config }
+        Process(&self.config)
     }
 }
 
@@ -137,17 +137,19 @@ unsafe impl GlobalAlloc for Stratalloc {
 }
 
 /// The process heap through the calling thread's cache.
-struct Process<'a> {
-    config: &'a Config,
-}
+///
+/// It carries the settings of the `Stratalloc` value, for the slow paths alone; these take it by value, so that the fast
+/// paths need no memory for it.
+#[derive(Clone, Copy)]
+struct Process<'a>(&'a Config);
 
 impl Process<'_> {
     /// The slow path of `alloc` for blocks.
     #[cold]
     #[inline(never)]
-    fn refill(&self, class: Class) -> *mut u8 {
+    fn refill(self, class: Class) -> *mut u8 {
         thread::with_cache(|cache| {
-            if cache.is_fresh() && !thread::begin(cache, self.config) {
+            if cache.is_fresh() && !thread::begin(cache, self.0) {
                 return null_mut();
             }
             self.check_config();
@@ -158,20 +160,20 @@ impl Process<'_> {
     /// The slow path of `dealloc` for blocks.
     #[cold]
     #[inline(never)]
-    fn spill(&self, class: Class, block: Block) {
+    fn spill(self, class: Class, block: Block) {
         thread::with_cache(|cache| {
             // A thread may free before it allocates. The heap is open: the block came from it.
             if cache.is_fresh() {
-                let _ = thread::begin(cache, self.config);
+                let _ = thread::begin(cache, self.0);
             }
             ENGINE.spill(cache, class, block);
         });
     }
 
     #[inline(never)]
-    fn alloc_beyond(&self, layout: Layout, zeroed: bool) -> *mut u8 {
+    fn alloc_beyond(self, layout: Layout, zeroed: bool) -> *mut u8 {
         thread::with_cache(|cache| {
-            if cache.is_fresh() && !thread::begin(cache, self.config) {
+            if cache.is_fresh() && !thread::begin(cache, self.0) {
                 return null_mut();
             }
             self.check_config();
@@ -179,8 +181,8 @@ impl Process<'_> {
         })
     }
 
-    fn check_config(&self) {
-        if !ENGINE.is_configured_as(self.config) {
+    fn check_config(self) {
+        if !ENGINE.is_configured_as(self.0) {
             die(Fatal::OtherConfig);
         }
     }

@@ -119,7 +119,13 @@ impl Counts {
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// The figures of this moment. Other threads go on meanwhile, so figures of different layers may differ by what
     /// they did. O(classes × threads).
-    pub fn stats(&self) -> Stats {
+    ///
+    /// `cache` is the caller's own, if it has one: its figures are of this moment, those of other threads' caches lag by
+    /// less than a list of each class.
+    pub fn stats(&self, cache: Option<&Cache>) -> Stats {
+        if let Some(cache) = cache {
+            cache.publish_all();
+        }
         let mut stats = Stats::ZERO;
         if !self.is_open() {
             return stats;

@@ -13,7 +13,7 @@
 
 use super::class::{CLASSES, Class, TARGET_MAX};
 use super::list::{Block, List};
-use crate::sync::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Relaxed, array_of};
+use crate::sync::{AtomicU32, AtomicU64, Relaxed, array_of};
 use core::cell::Cell;
 
 /// Run lengths that have a list, in pages.
@@ -31,8 +31,9 @@ const TRIPS_PER_LOOK: u32 = 32;
 #[derive(Debug)]
 pub(crate) struct Bin {
     head: Cell<Option<Block>>,
-    /// Pushes until the slow path is asked; never negative between two calls.
-    room: AtomicI32,
+    /// Pushes until the slow path is asked; never negative between two calls. Its owner's alone (an atomic would cost the
+    /// fast path an instruction): others see what `publish` last said.
+    room: Cell<i32>,
     /// Blocks popped since the heap adopted the cache.
     allocs: AtomicU64,
 }
@@ -40,17 +41,17 @@ pub(crate) struct Bin {
 impl Bin {
     crate::sync::const_unless_loom! {
         fn new() -> Self {
-            Self { head: Cell::new(None), room: AtomicI32::new(0), allocs: AtomicU64::new(0) }
+            Self { head: Cell::new(None), room: Cell::new(0), allocs: AtomicU64::new(0) }
         }
     }
 
-    // Only the owner writes the counters; Relaxed, since other threads read them for statistics alone.
+    // Only the owner writes the counter; Relaxed, since other threads read it for statistics alone.
 
     #[inline(always)]
     pub(crate) fn pop(&self) -> Option<Block> {
         let block = self.head.get()?;
         self.head.set(block.next());
-        self.room.store(self.room.load(Relaxed).wrapping_add(1), Relaxed);
+        self.room.set(self.room.get().wrapping_add(1));
         self.allocs.store(self.allocs.load(Relaxed).wrapping_add(1), Relaxed);
         Some(block)
     }
@@ -58,8 +59,8 @@ impl Bin {
     /// Pushes `block` if there is room; else the slow path must follow, and puts the room right.
     #[inline(always)]
     pub(crate) fn push(&self, block: Block) -> bool {
-        let room = self.room.load(Relaxed).wrapping_sub(1);
-        self.room.store(room, Relaxed);
+        let room = self.room.get().wrapping_sub(1);
+        self.room.set(room);
         if room < 0 {
             return false;
         }
@@ -94,13 +95,15 @@ fn bump(counter: &AtomicU64, by: u64) {
 #[derive(Debug)]
 struct Side {
     /// The paper's `target`; 0 until a heap adopts the cache.
-    target: AtomicU32,
+    target: Cell<u32>,
     /// Full lists, the oldest first.
     full: [Cell<Option<Block>>; AUX_MAX],
     /// For each full list but the first, the pages it lies in at the most.
     pages: [Cell<u32>; AUX_MAX],
-    /// Full lists there are. Written by the owner alone; others read it for statistics.
-    len: AtomicUsize,
+    /// Full lists there are.
+    len: Cell<usize>,
+    /// Blocks in `main` and the full lists, when they were last counted.
+    held: AtomicU32,
     /// Full lists there may be; from 1 to `AUX_MAX` once adopted.
     limit: Cell<usize>,
     /// The fewest full lists since the last look.
@@ -117,10 +120,11 @@ impl Side {
     crate::sync::const_unless_loom! {
         fn new() -> Self {
             Self {
-                target: AtomicU32::new(0),
+                target: Cell::new(0),
+                held: AtomicU32::new(0),
                 full: [const { Cell::new(None) }; AUX_MAX],
                 pages: [const { Cell::new(0) }; AUX_MAX],
-                len: AtomicUsize::new(0),
+                len: Cell::new(0),
                 limit: Cell::new(0),
                 low: Cell::new(0),
                 taken: AtomicU64::new(0),
@@ -132,7 +136,7 @@ impl Side {
     }
 
     fn len(&self) -> usize {
-        self.len.load(Relaxed)
+        self.len.get()
     }
 
     /// Takes out full list `at`, and the pages it counted for.
@@ -144,16 +148,16 @@ impl Side {
             self.full[i].set(self.full[i + 1].take());
             self.pages[i].set(self.pages[i + 1].take());
         }
-        self.len.store(len, Relaxed);
+        self.len.set(len);
         self.low.set(self.low.get().min(len));
-        (List::from_parts(head, self.target.load(Relaxed)), pages)
+        (List::from_parts(head, self.target.get()), pages)
     }
 
     fn append(&self, list: List, pages: u32) {
         let len = self.len();
         self.full[len].set(list.into_parts().0);
         self.pages[len].set(pages);
-        self.len.store(len + 1, Relaxed);
+        self.len.set(len + 1);
     }
 }
 
@@ -179,7 +183,9 @@ pub struct Cache {
     /// Pages in the run lists, those popped and not yet missed included.
     run_pages: Cell<u32>,
     /// For each run length, runs admitted and not flushed: those in the list and its room.
-    admitted: [AtomicU32; PAGE_LISTS],
+    admitted: [Cell<u32>; PAGE_LISTS],
+    /// Runs in the list, when they were last counted.
+    runs_held: [AtomicU32; PAGE_LISTS],
     /// Runs freed into, and handed down from, the run lists, and allocated past them.
     runs_given: [AtomicU64; PAGE_LISTS],
     runs_taken: [AtomicU64; PAGE_LISTS],
@@ -212,7 +218,8 @@ impl Cache {
                 sides: array_of!(Side::new()),
                 state: Cell::new(State::Fresh),
                 run_pages: Cell::new(0),
-                admitted: array_of!(AtomicU32::new(0)),
+                admitted: [const { Cell::new(0) }; PAGE_LISTS],
+                runs_held: array_of!(AtomicU32::new(0)),
                 runs_given: array_of!(AtomicU64::new(0)),
                 runs_taken: array_of!(AtomicU64::new(0)),
                 extra_pages: Cell::new(0),
@@ -263,9 +270,9 @@ impl Cache {
     pub(super) fn open(&self, target: impl Fn(Class) -> u32) {
         for class in Class::all() {
             let (side, target) = (self.side(class), target(class));
-            side.target.store(target, Relaxed);
+            side.target.set(target);
             side.limit.set(1);
-            self.main(class).room.store(target as i32, Relaxed);
+            self.main(class).room.set(target as i32);
         }
         self.state.set(State::Live);
     }
@@ -273,9 +280,10 @@ impl Cache {
     /// Ends an emptied cache: no room for anything any more.
     pub(super) fn close(&self) {
         for bin in self.mains.iter().chain(&self.runs) {
-            bin.room.store(0, Relaxed);
+            bin.room.set(0);
         }
-        self.sides.iter().for_each(|side| side.target.store(0, Relaxed));
+        self.sides.iter().for_each(|side| side.target.set(0));
+        self.publish_all();
         self.state.set(State::Dead);
     }
 
@@ -298,9 +306,10 @@ impl Cache {
     }
 
     fn set_main(&self, class: Class, list: List) {
-        let room = self.side(class).target.load(Relaxed) - list.len();
+        let room = self.side(class).target.get() - list.len();
         self.main(class).head.set(list.into_parts().0);
-        self.main(class).room.store(room as i32, Relaxed);
+        self.main(class).room.set(room as i32);
+        self.publish(class);
     }
 
     /// After a push without room: makes `main`, which is full, a full list beside it, and returns the list that must
@@ -312,6 +321,7 @@ impl Cache {
         let pages = if side.len() == 0 { 0 } else { main.pages(page_shift) };
         self.extra_pages.set(self.extra_pages.get() + pages);
         side.append(main, pages);
+        self.publish(class);
         evicted
     }
 
@@ -337,9 +347,8 @@ impl Cache {
 
     /// Takes all of `main`; what is left has room for `target`.
     fn take_main(&self, class: Class) -> List {
-        let (bin, target) = (self.main(class), self.side(class).target.load(Relaxed));
-        let room = bin.room.load(Relaxed).max(0) as u32;
-        bin.room.store(target as i32, Relaxed);
+        let (bin, target) = (self.main(class), self.side(class).target.get());
+        let room = bin.room.replace(target as i32).max(0) as u32;
         List::from_parts(bin.head.take(), target - room)
     }
 
@@ -351,7 +360,7 @@ impl Cache {
 
     /// Puts the room of a dead cache right after a push.
     pub(super) fn no_room(&self, class: Class) {
-        self.main(class).room.store(0, Relaxed);
+        self.main(class).room.set(0);
     }
 
     /// Every `TRIPS_PER_LOOK`-th call: a full list of the next class in turn, if that class has held it, unused, since
@@ -385,6 +394,7 @@ impl Cache {
             self.take_main(class)
         };
         bump(&side.given, u64::from(list.len()));
+        self.publish(class);
         (!list.is_empty()).then_some(list)
     }
 
@@ -407,14 +417,14 @@ impl Cache {
 
     fn admit(&self, pages: usize, run: Block) -> bool {
         let bin = self.run_bin(pages);
-        bin.room.store(0, Relaxed);
+        bin.room.set(0);
         let held = self.run_pages.get() + pages as u32;
         if held > PAGE_BUDGET || self.state.get() != State::Live {
             return false;
         }
         self.run_pages.set(held);
         let admitted = &self.admitted[run_index(pages)];
-        admitted.store(admitted.load(Relaxed) + 1, Relaxed);
+        admitted.set(admitted.get() + 1);
         bin.link(run);
         true
     }
@@ -432,15 +442,15 @@ impl Cache {
 
     /// The run length whose list holds the most pages.
     pub(super) fn largest_run_list(&self) -> Option<usize> {
-        let held = |pages: &usize| self.admitted[run_index(*pages)].load(Relaxed) * *pages as u32;
+        let held = |pages: &usize| self.admitted[run_index(*pages)].get() * *pages as u32;
         (1..=PAGE_LISTS).max_by_key(held).filter(|pages| held(pages) > 0)
     }
 
     /// Takes all runs of `pages` pages, and their share of the budget.
     pub(super) fn drain_runs(&self, pages: usize) -> List {
         let bin = self.run_bin(pages);
-        let admitted = self.admitted[run_index(pages)].swap(0, Relaxed);
-        let room = bin.room.swap(0, Relaxed).max(0) as u32;
+        let admitted = self.admitted[run_index(pages)].take();
+        let room = bin.room.replace(0).max(0) as u32;
         self.run_pages.set(self.run_pages.get() - admitted * pages as u32);
         bump(&self.runs_given[run_index(pages)], u64::from(admitted - room));
         List::from_parts(bin.head.take(), admitted - room)
@@ -453,16 +463,31 @@ impl Cache {
         blocks + EXTRA_PAGES + TARGET_MAX as u32 + PAGE_BUDGET
     }
 
+    /// Says how many blocks of `class` the cache holds. Called on the slow paths, so what others see lags by less than a
+    /// list.
+    fn publish(&self, class: Class) {
+        let (side, room) = (self.side(class), self.main(class).room.get().max(0) as u32);
+        let target = side.target.get();
+        side.held.store(target.saturating_sub(room) + side.len() as u32 * target, Relaxed);
+    }
+
+    /// Says what the cache holds of everything: for the owner, before it asks for statistics.
+    pub(super) fn publish_all(&self) {
+        Class::all().for_each(|class| self.publish(class));
+        for pages in 1..=PAGE_LISTS {
+            let (at, room) = (run_index(pages), self.run_bin(pages).room.get().max(0) as u32);
+            self.runs_held[at].store(self.admitted[at].get().saturating_sub(room), Relaxed);
+        }
+    }
+
     /// What the cache counted for `class`. Any thread may ask, with the registry's lock held.
     pub(super) fn counts(&self, class: Class) -> CacheCounts {
         let (bin, side) = (self.main(class), self.side(class));
-        let target = u64::from(side.target.load(Relaxed));
-        let room = bin.room.load(Relaxed).clamp(0, target as i32) as u64;
         CacheCounts {
             allocs: bin.allocs.load(Relaxed),
             taken: side.taken.load(Relaxed),
             given: side.given.load(Relaxed),
-            held: target - room + side.len() as u64 * target,
+            held: u64::from(side.held.load(Relaxed)),
             trips_in: side.trips_in.load(Relaxed),
             trips_out: side.trips_out.load(Relaxed),
         }
@@ -471,12 +496,11 @@ impl Cache {
     /// What the cache counted for runs of `pages` pages. Any thread may ask, with the registry's lock held.
     pub(super) fn run_counts(&self, pages: usize) -> CacheCounts {
         let (bin, at) = (self.run_bin(pages), run_index(pages));
-        let room = bin.room.load(Relaxed).max(0) as u64;
         CacheCounts {
             allocs: bin.allocs.load(Relaxed),
             taken: self.runs_taken[at].load(Relaxed),
             given: self.runs_given[at].load(Relaxed),
-            held: u64::from(self.admitted[at].load(Relaxed)).saturating_sub(room),
+            held: u64::from(self.runs_held[at].load(Relaxed)),
             trips_in: 0,
             trips_out: 0,
         }

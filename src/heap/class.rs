@@ -32,11 +32,11 @@ mod ladder {
     /// Number of classes.
     pub(super) const LEN: usize = BLOCK_MAX.ilog2() as usize - 2;
 
-    /// The class for `size` bytes at `align`; `LEN` or more if there is none. Size 0 has none.
+    /// The class for `size` bytes at `align`, if there is one. Size 0 has none.
     #[inline(always)]
-    pub(super) const fn index(size: usize, align: usize) -> usize {
-        let top = size.wrapping_sub(1) | (align - 1) | 7;
-        if top < BLOCK_MAX { (top.ilog2() - 2) as usize } else { LEN }
+    pub(super) const fn index(size: usize, align: usize) -> Option<usize> {
+        let top = size.wrapping_sub(1) | (align - 1);
+        if top < BLOCK_MAX { Some((top | 7).ilog2() as usize - 2) } else { None }
     }
 
     /// The block size of class `index`.
@@ -52,21 +52,20 @@ mod ladder {
     /// Number of classes: 8, 16 to 128 by 16, then four per doubling.
     pub(super) const LEN: usize = 4 * (BLOCK_MAX.ilog2() as usize - 7) + 9;
 
-    /// The class for `size` bytes at `align`; `LEN` or more if there is none. Size 0 has none.
+    /// The class for `size` bytes at `align`, if there is one. Size 0 has none.
     ///
     /// A class's size is a multiple of every alignment that the size is a multiple of, once it is rounded up.
     #[inline(always)]
-    pub(super) const fn index(size: usize, align: usize) -> usize {
+    pub(super) const fn index(size: usize, align: usize) -> Option<usize> {
         // Wraps to a huge value for size 0, and stays huge for a size beyond the ladder.
         let top = (size.wrapping_add(align - 1) & !(align - 1)).wrapping_sub(1);
         if top >= BLOCK_MAX {
-            return LEN;
-        }
-        if top < 8 {
-            return 0;
+            return None;
         }
         let doubling = (top | 64).ilog2() as usize;
-        4 * doubling + (top >> (doubling - 2)) - 23
+        let index = 4 * doubling + (top >> (doubling - 2)) - 23;
+        // 1 to 8 bytes would share class 1 with 9 to 16.
+        Some(index - (top < 8) as usize)
     }
 
     /// The block size of class `index`.
@@ -92,8 +91,10 @@ impl Class {
     #[inline(always)]
     #[must_use]
     pub const fn of(layout: Layout) -> Option<Self> {
-        let index = ladder::index(layout.size(), layout.align());
-        if index < CLASSES { Some(Self(index)) } else { None }
+        match ladder::index(layout.size(), layout.align()) {
+            Some(index) => Some(Self(index)),
+            None => None,
+        }
     }
 
     /// Every class, the smallest first.
@@ -183,11 +184,10 @@ const fn ladder_is_right() -> bool {
     while size <= BLOCK_MAX {
         let mut align = 1;
         while align <= BLOCK_MAX {
-            let index = ladder::index(size, align);
-            if index < CLASSES {
+            if let Some(index) = ladder::index(size, align) {
                 let block = ladder::size(index);
                 let tight = index == 0 || ladder::size(index - 1) < size || align > 8;
-                if block < size || block % align != 0 && align > 8 || block % 8 != 0 || !tight {
+                if index >= CLASSES || block < size || block % align != 0 && align > 8 || block % 8 != 0 || !tight {
                     return false;
                 }
             } else if size <= BLOCK_MAX && align <= 16 {
@@ -197,7 +197,8 @@ const fn ladder_is_right() -> bool {
         }
         size += 1;
     }
-    ladder::size(CLASSES - 1) == BLOCK_MAX && ladder::index(0, 1) >= CLASSES && ladder::index(BLOCK_MAX + 1, 1) >= CLASSES
+    let beyond = ladder::index(0, 1).is_none() && ladder::index(BLOCK_MAX + 1, 1).is_none();
+    beyond && ladder::size(CLASSES - 1) == BLOCK_MAX
 }
 
 /// Whether `block_at` divides rightly over the largest slab of each class.
