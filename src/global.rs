@@ -192,7 +192,9 @@ impl Process<'_> {
 unsafe impl Blocks for Process<'_> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(class) = Class::of(layout) else { return self.alloc_beyond(layout, false) };
+        let Some(class) = Class::of(layout) else {
+            return self.alloc_beyond(layout, false);
+        };
         match thread::with_cache(|cache| cache.pop(class)) {
             Some(block) => block.as_ptr(),
             None => self.refill(class),
@@ -230,7 +232,9 @@ unsafe impl Blocks for Process<'_> {
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return null_mut() };
+        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else {
+            return null_mut();
+        };
         // SAFETY: handed on.
         unsafe { ENGINE.resize(self, block, layout, new) }
     }

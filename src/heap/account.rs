@@ -1,8 +1,8 @@
 //! What a heap counts: the gauges its bounds are kept by, and the figures for [`Stats`].
 
+use super::Engine;
 use super::cache::{Cache, CacheCounts, PAGE_LISTS};
 use super::class::{CLASSES, Class};
-use super::Engine;
 use crate::lock::RawLock;
 use crate::os::Source;
 use crate::stats::{ClassStats, RunStats, Stats};
@@ -142,7 +142,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             cached += (row.cached + row.in_depot) as usize * row.size;
         }
         for (counted, pages) in counts.runs.iter().zip(1..) {
-            cached += counted.held as usize * pages << self.map.page_shift();
+            cached += (counted.held as usize * pages) << self.map.page_shift();
         }
         stats.runs = self.run_stats(&counts);
         self.fill_in_bytes(&mut stats, cached);
@@ -189,11 +189,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// The five words, with `cached` bytes in caches and the depot.
     fn fill_in_bytes(&self, stats: &mut Stats, cached: usize) {
         let page = self.map.page_bytes();
-        let (mapped, free) = self.runs.with(|runs| (runs.mapped_pages as usize * page, runs.free_pages as usize * page));
+        let (mapped, free) =
+            self.runs.with(|runs| (runs.mapped_pages as usize * page, runs.free_pages as usize * page));
         let untouched = self.untouched_slab_pages() * page;
-        stats.records = self.records.with(|records| records.bytes as usize);
+        let records = self.records.with(|records| records.bytes as usize);
         stats.allocated = self.tally.live().saturating_sub(cached);
-        stats.active = (mapped - free).saturating_sub(stats.records);
+        stats.active = (mapped - free).saturating_sub(records);
+        stats.records = records;
+        stats.map = self.map.bytes();
         stats.retained = self.tally.retained_pages() * page;
         let idle = self.tally.idle_pages.load(Relaxed) * page;
         stats.resident = (mapped - free + stats.retained).saturating_sub(untouched + idle);

@@ -122,25 +122,9 @@ impl Bins {
             return Some(bin / 64 * 64 + first.trailing_zeros() as usize);
         }
         let rest = self.filled.iter().enumerate().skip(bin / 64 + 1);
-        rest.map(|(at, word)| (at, *word)).find(|(_, word)| *word != 0).map(|(at, word)| at * 64 + word.trailing_zeros() as usize)
-    }
-
-    /// The longest free run's length is at most this.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.filled.iter().all(|word| *word == 0)
-    }
-
-    /// Calls `each` with every run; O(n).
-    #[cfg(test)]
-    pub(crate) fn each(&self, map: &Map, each: &mut impl FnMut(Page)) {
-        fn walk(map: &Map, page: Page, each: &mut impl FnMut(Page)) {
-            if page != 0 {
-                each(page);
-                walk(map, map.free_run(page).child[0].get(), each);
-                walk(map, map.free_run(page).child[1].get(), each);
-            }
-        }
-        self.roots.iter().for_each(|root| walk(map, *root, each));
+        rest.map(|(at, word)| (at, *word))
+            .find(|(_, word)| *word != 0)
+            .map(|(at, word)| at * 64 + word.trailing_zeros() as usize)
     }
 }
 
@@ -150,7 +134,11 @@ fn split_key(key: u64) -> Option<(Page, u32)> {
 
 fn replace_child(map: &Map, parent: Page, old: Page, new: Page) {
     let [left, right] = &map.free_run(parent).child;
-    if left.get() == old { left.set(new) } else if right.get() == old { right.set(new) }
+    if left.get() == old {
+        left.set(new)
+    } else if right.get() == old {
+        right.set(new)
+    }
 }
 
 /// Any child of `page`, or 0.

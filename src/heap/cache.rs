@@ -290,7 +290,9 @@ impl Cache {
     /// When `main` is empty: lets the newest full list become `main`.
     pub(super) fn promote(&self, class: Class) -> bool {
         let side = self.side(class);
-        let Some(newest) = side.len().checked_sub(1) else { return false };
+        let Some(newest) = side.len().checked_sub(1) else {
+            return false;
+        };
         let (list, pages) = side.remove(newest);
         self.extra_pages.set(self.extra_pages.get() - pages);
         self.set_main(class, list);
@@ -458,9 +460,9 @@ impl Cache {
 
     /// Pages that a cache pins at the most, whatever the pattern: one for each block it may hold, those of further full
     /// lists (the list that reaches their budget included), and those of the run lists.
-    pub(crate) fn pages_max(target: impl Fn(Class) -> u32) -> u32 {
+    pub(super) fn pages_max(target: impl Fn(Class) -> u32) -> usize {
         let blocks: u32 = Class::all().map(|class| 2 * target(class)).sum();
-        blocks + EXTRA_PAGES + TARGET_MAX as u32 + PAGE_BUDGET
+        (blocks + EXTRA_PAGES + TARGET_MAX as u32 + PAGE_BUDGET) as usize
     }
 
     /// Says how many blocks of `class` the cache holds. Called on the slow paths, so what others see lags by less than a

@@ -187,7 +187,12 @@ const fn ladder_is_right() -> bool {
             if let Some(index) = ladder::index(size, align) {
                 let block = ladder::size(index);
                 let tight = index == 0 || ladder::size(index - 1) < size || align > 8;
-                if index >= CLASSES || block < size || block % align != 0 && align > 8 || block % 8 != 0 || !tight {
+                if index >= CLASSES
+                    || block < size
+                    || !block.is_multiple_of(align) && align > 8
+                    || !block.is_multiple_of(8)
+                    || !tight
+                {
                     return false;
                 }
             } else if size <= BLOCK_MAX && align <= 16 {

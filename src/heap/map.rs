@@ -113,12 +113,16 @@ impl Map {
     /// Makes the map for the window of `source`; false if there is no memory for it.
     pub(crate) fn open(&self, source: &impl Source) -> bool {
         let shift = source.page_size().trailing_zeros();
-        let Some(window) = source.window() else { return false };
+        let Some(window) = source.window() else {
+            return false;
+        };
         let pages = (window.bytes >> shift).next_power_of_two().min(1 << 32);
         let leaf_pages = pages.min(LEAF_PAGES);
         let leaves = pages / leaf_pages;
         let bytes = leaves * size_of::<AtomicPtr<u8>>();
-        let Some(root) = source.records(bytes) else { return false };
+        let Some(root) = source.records(bytes) else {
+            return false;
+        };
         self.origin.store(window.at, Relaxed);
         self.page_shift.store(shift, Relaxed);
         self.leaf_shift.store(leaf_pages.trailing_zeros(), Relaxed);
@@ -166,7 +170,11 @@ impl Map {
     #[inline]
     pub(crate) fn look_up(&self, address: usize) -> Entry {
         let page = address.wrapping_sub(self.origin.load(Relaxed)) >> self.page_shift();
-        if page >> self.leaf_shift.load(Relaxed) < self.leaves.load(Relaxed) { self.entry(page as Page) } else { Entry::None }
+        if page >> self.leaf_shift.load(Relaxed) < self.leaves.load(Relaxed) {
+            self.entry(page as Page)
+        } else {
+            Entry::None
+        }
     }
 
     /// What a page of the window is.
@@ -205,14 +213,18 @@ impl Map {
     }
 
     fn make_leaf(&self, leaf: usize, source: &impl Source) -> bool {
-        let Some(slot) = self.slot(leaf) else { return false };
+        let Some(slot) = self.slot(leaf) else {
+            return false;
+        };
         // Acquire: pairs with the exchange below.
         if !slot.load(Acquire).is_null() {
             return true;
         }
         let pages = 1 << self.leaf_shift.load(Relaxed);
         let bytes = pages * (ENTRY_BYTES + FREE_BYTES) + pages.div_ceil(64) * size_of::<AtomicU64>();
-        let Some(made) = source.records(bytes) else { return false };
+        let Some(made) = source.records(bytes) else {
+            return false;
+        };
         // Release: publishes the zeroed leaf; pairs with the loads of the slot. If another thread was faster its leaf
         // is used, and this one's untouched addresses stay spare.
         if slot.compare_exchange(null_mut(), made.as_ptr(), AcqRel, Acquire).is_ok() {
@@ -277,7 +289,9 @@ impl Map {
     fn each_dirty_word(&self, first: Page, pages: u32, mut each: impl FnMut(&AtomicU64, u64, Page)) {
         let (mut page, mut left) = (first, pages);
         while left > 0 {
-            let Some((word, bit)) = self.dirty_word(page) else { return };
+            let Some((word, bit)) = self.dirty_word(page) else {
+                return;
+            };
             let here = left.min(64 - bit);
             let mask = u64::MAX >> (64 - here) << bit;
             each(word, mask, page - bit);

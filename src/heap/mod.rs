@@ -23,8 +23,8 @@ mod slab;
 mod traffic;
 
 pub use cache::Cache;
-pub use class::Class;
 pub(crate) use class::CLASSES;
+pub use class::Class;
 pub use list::Block;
 
 use crate::config::Config;
@@ -193,6 +193,18 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         class.target(self.settings.list_bytes.load(Relaxed))
     }
 
+    /// Bytes of pages that the cached free blocks of one thread pin at the most, whatever the pattern of calls.
+    #[must_use]
+    pub fn cache_bytes_max(&self) -> usize {
+        Cache::pages_max(|class| self.target(class)) << self.map.page_shift()
+    }
+
+    /// Bytes of pages that the free blocks in the depot pin at the most, whatever the pattern of calls.
+    #[must_use]
+    pub fn depot_bytes_max(&self) -> usize {
+        (depot::DEPOT_PAGES as usize) << self.map.page_shift()
+    }
+
     /// Makes `cache` one of this heap's, which is open.
     ///
     /// # Safety
@@ -336,7 +348,9 @@ unsafe impl<S: Source, L: RawLock> Blocks for Attached<'_, S, L> {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let Some(at) = NonNull::new(block) else { return };
+        let Some(at) = NonNull::new(block) else {
+            return;
+        };
         let Some(class) = Class::of(layout) else {
             // SAFETY: handed on.
             return unsafe { self.engine.free_beyond(self.cache, at, layout) };
@@ -349,7 +363,9 @@ unsafe impl<S: Source, L: RawLock> Blocks for Attached<'_, S, L> {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return core::ptr::null_mut() };
+        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else {
+            return core::ptr::null_mut();
+        };
         // SAFETY: handed on.
         unsafe { self.engine.resize(self, block, layout, new) }
     }

@@ -53,7 +53,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             self.reclaim(cache);
             self.take_run(pages, layout.align())
         });
-        let Some(first) = first else { return null_mut() };
+        let Some(first) = first else {
+            return null_mut();
+        };
         self.tally.lent((pages as usize) << self.map.page_shift());
         if zeroed {
             self.zero(first, pages, layout.size());
@@ -152,9 +154,13 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     fn grow(&self, pages: u32, align: usize) -> bool {
         let shift = self.map.page_shift();
         let spare = if align > self.map.page_bytes() { align } else { 0 };
-        let Some(bytes) = ((pages as usize) << shift).checked_add(spare) else { return false };
+        let Some(bytes) = ((pages as usize) << shift).checked_add(spare) else {
+            return false;
+        };
         let mapped = self.tally.mapped();
-        let Some(span) = self.source.grow(bytes, mapped) else { return false };
+        let Some(span) = self.source.grow(bytes, mapped) else {
+            return false;
+        };
         let fresh = Stretch { first: self.map.page_of(span.at), pages: (span.bytes >> shift) as u32 };
         if !self.map.cover(fresh.first, fresh.pages, &self.source) {
             return false;
@@ -207,7 +213,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let pages = new.size().div_ceil(self.map.page_bytes());
         let to = self.take_run(u32::try_from(pages).ok()?, new.align())?;
         let first = self.map.page_of(block as usize);
-        let Entry::Run(moved) = self.map.entry(first) else { return None };
+        let Entry::Run(moved) = self.map.entry(first) else {
+            return None;
+        };
         // SAFETY: the old run is the caller's, the new one ours; they are apart.
         let outcome = unsafe { self.source.relocate(self.map.span(first, moved), self.map.address_of(to)) };
         match outcome {

@@ -5,12 +5,12 @@
 //! past the bound purges, outside the locks, the runs freed longest ago and then pages inside slabs, down to seven
 //! eighths of it.
 
+use super::Engine;
 use super::cache::Cache;
 use super::class::Class;
 use super::depot::Depot;
 use super::map::Page;
 use super::slab::Slabs;
-use super::Engine;
 use crate::lock::RawLock;
 use crate::os::Source;
 use crate::sync::Relaxed;
@@ -45,7 +45,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges up to `want` pages, or somewhat more, of the run freed longest ago; false if there is none, or if the
     /// system refuses.
     fn purge_run(&self, want: u32) -> bool {
-        let Some(purge) = self.with_runs(|runs| runs.begin_purge(&self.map, want)) else { return false };
+        let Some(purge) = self.with_runs(|runs| runs.begin_purge(&self.map, want)) else {
+            return false;
+        };
         let mut purged = true;
         self.map.dirty_stretches(purge.part.first, purge.part.pages, |first, pages| {
             purged &= self.purge_pages(first, pages);
@@ -62,7 +64,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges the idle pages of the slab that has waited longest; false if there is none, or if the system refuses.
     fn purge_slab(&self, class: Class) -> bool {
         let begun = self.with_slabs(class, Slabs::begin_purge);
-        let Some((slab, idle)) = begun else { return false };
+        let Some((slab, idle)) = begun else {
+            return false;
+        };
         let purged = stretches(idle).all(|(at, len)| self.purge_pages(slab.first() + at, len));
         let done = if purged { idle } else { 0 };
         let whole = self.with_slabs(class, |slabs| slabs.end_purge(slab, done));

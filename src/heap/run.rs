@@ -129,13 +129,16 @@ impl Runs {
     /// O(log n).
     pub(crate) fn grow(&mut self, map: &Map, first: Page, old: u32, new: u32) -> bool {
         let (behind, more) = (first.wrapping_add(old), new - old);
-        let Entry::Free(len) = map.entry(behind) else { return false };
+        let Entry::Free(len) = map.entry(behind) else {
+            return false;
+        };
         // The last page of a free run has the same entry as its first; what is behind a run in use is a first page.
         if len < more {
             return false;
         }
         let dirty = self.withdraw(map, behind, len);
-        let (rest, whole) = (Stretch { first: behind + more, pages: len - more }, Stretch { first: behind, pages: len });
+        let (rest, whole) =
+            (Stretch { first: behind + more, pages: len - more }, Stretch { first: behind, pages: len });
         self.insert_part(map, rest, whole, dirty);
         map.clear_run(first, old);
         map.set_run(first, new);
@@ -146,7 +149,9 @@ impl Runs {
     /// Hands the dirty run freed longest ago to a purger, who is to make `want` dirty pages of it, or all, read zero.
     pub(crate) fn begin_purge(&mut self, map: &Map, want: u32) -> Option<Purge> {
         let first = self.oldest;
-        let Entry::Free(pages) = map.entry(first) else { return None };
+        let Entry::Free(pages) = map.entry(first) else {
+            return None;
+        };
         let run = Stretch { first, pages };
         let (part, dirty) = dirty_tail(map, run, want, map.free_run(first).dirty.get());
         self.withdraw(map, first, pages);
@@ -224,14 +229,22 @@ impl Runs {
         let (older, newer) = if age == Age::New { (self.newest, 0) } else { (0, self.oldest) };
         node.older.set(older);
         node.newer.set(newer);
-        if older == 0 { self.oldest = page } else { map.free_run(older).newer.set(page) }
+        if older == 0 {
+            self.oldest = page
+        } else {
+            map.free_run(older).newer.set(page)
+        }
         if newer == 0 { self.newest = page } else { map.free_run(newer).older.set(page) }
     }
 
     fn unlink(&mut self, map: &Map, page: Page) {
         let node = map.free_run(page);
         let (older, newer) = (node.older.get(), node.newer.get());
-        if older == 0 { self.oldest = newer } else { map.free_run(older).newer.set(newer) }
+        if older == 0 {
+            self.oldest = newer
+        } else {
+            map.free_run(older).newer.set(newer)
+        }
         if newer == 0 { self.newest = older } else { map.free_run(newer).older.set(older) }
     }
 }

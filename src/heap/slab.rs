@@ -314,7 +314,9 @@ impl Batch {
         for slot in self.blocks.iter().take(self.len).rev() {
             // SAFETY: the first `len` are written.
             let address = unsafe { slot.assume_init() };
-            let Some(at) = NonNull::new(core::ptr::with_exposed_provenance_mut(address)) else { continue };
+            let Some(at) = NonNull::new(core::ptr::with_exposed_provenance_mut(address)) else {
+                continue;
+            };
             // SAFETY: a slab has let the block out to us alone.
             list.push(unsafe { Block::from_raw(at) });
         }
@@ -338,10 +340,6 @@ impl Returns {
             *slot = Some((slab, index));
             self.len += 1;
         }
-    }
-
-    pub(crate) const fn len(&self) -> usize {
-        self.len
     }
 
     pub(crate) const fn is_full(&self) -> bool {
@@ -403,7 +401,9 @@ impl Slabs {
     pub(crate) fn fill(&mut self, want: usize, batch: &mut Batch) {
         while batch.len() < want {
             let bin = self.filled.trailing_zeros() as usize;
-            let Some(slab) = self.bins.get(bin).copied().flatten() else { return };
+            let Some(slab) = self.bins.get(bin).copied().flatten() else {
+                return;
+            };
             let gauge = slab.gauge();
             slab.let_out(want - batch.len(), batch);
             self.settle(slab, gauge);
@@ -458,7 +458,11 @@ impl Slabs {
             self.remove(slab);
             self.insert(slab);
         }
-        if slab.idle() > 0 { self.queue(slab) } else { self.unqueue(slab) }
+        if slab.idle() > 0 {
+            self.queue(slab)
+        } else {
+            self.unqueue(slab)
+        }
         false
     }
 
@@ -487,7 +491,9 @@ impl Slabs {
 
     /// Takes a slab out of its bin, if it is in one.
     fn remove(&mut self, slab: SlabRef) {
-        let Place::Binned(bin) = slab.place.replace(Place::Full) else { return };
+        let Place::Binned(bin) = slab.place.replace(Place::Full) else {
+            return;
+        };
         let (next, prev) = (slab.next.get(), slab.prev.get());
         if let Some(next) = next {
             next.prev.set(prev);
@@ -564,18 +570,6 @@ impl Slabs {
         let slab = self.spare?;
         self.spare = slab.next.get();
         Some(slab.0.cast())
-    }
-
-    /// Free blocks, by a walk over the bins.
-    pub(crate) fn free_blocks(&self) -> u64 {
-        let mut free = 0;
-        for mut at in self.bins {
-            while let Some(slab) = at {
-                free += u64::from(slab.free.get());
-                at = slab.next.get();
-            }
-        }
-        free
     }
 }
 

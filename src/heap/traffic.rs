@@ -1,6 +1,7 @@
 //! Blocks on their way: between a thread's cache and the depot, between the depot and the slabs, between the slabs and
 //! the runs. Always a list at a time; every step takes one lock, and memory of blocks is only touched between them.
 
+use super::Engine;
 use super::cache::Cache;
 use super::class::Class;
 use super::depot::Depot;
@@ -8,7 +9,6 @@ use super::list::{Block, List};
 use super::map::Entry;
 use super::run::Stretch;
 use super::slab::{Batch, Returns, SlabRef, chain};
-use super::Engine;
 use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
 use crate::os::Source;
@@ -139,7 +139,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     fn alloc_uncached(&self, class: Class) -> *mut u8 {
         let odd = self.depots[class].with(Depot::pop_odd);
         let block = odd.or_else(|| self.fill(class, 1)?.pop());
-        let Some(block) = block else { return null_mut() };
+        let Some(block) = block else {
+            return null_mut();
+        };
         self.tally.count_uncached_alloc(class);
         block.as_ptr()
     }
@@ -161,7 +163,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             if batch.len() >= want {
                 break;
             }
-            let Some(slab) = self.new_slab(class) else { break };
+            let Some(slab) = self.new_slab(class) else {
+                break;
+            };
             self.with_slabs(class, |slabs| slabs.add(slab));
         }
         self.tally.lent(batch.len() * class.size());
@@ -198,7 +202,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// The slab of `class` with a block at `address`, and the block's place in it.
     fn slab_of(&self, class: Class, address: usize) -> Option<(SlabRef, u32)> {
-        let Entry::Slab(slab) = self.map.look_up(address) else { return None };
+        let Entry::Slab(slab) = self.map.look_up(address) else {
+            return None;
+        };
         if slab.class() == class { Some((slab, slab.index_of(address)?)) } else { None }
     }
 

@@ -1,5 +1,7 @@
 //! The process's own memory, by `mmap`.
 
+#![allow(clippy::disallowed_methods, reason = "this folder is where the system is called")]
+
 use super::{Relocation, Source, Span};
 use crate::config::HugePages;
 use crate::sync::{AtomicUsize, Relaxed};
@@ -125,9 +127,7 @@ unsafe impl Source for Mmap {
 #[cfg(target_os = "linux")]
 fn remap(span: Span) -> bool {
     // SAFETY: the caller owns the addresses and what is in them.
-    let at = unsafe {
-        libc::mmap(span.at as *mut libc::c_void, span.bytes, ACCESS, FLAGS | libc::MAP_FIXED, -1, 0)
-    };
+    let at = unsafe { libc::mmap(span.at as *mut libc::c_void, span.bytes, ACCESS, FLAGS | libc::MAP_FIXED, -1, 0) };
     at != libc::MAP_FAILED
 }
 
