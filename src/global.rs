@@ -162,9 +162,9 @@ impl Process<'_> {
     #[inline(never)]
     fn spill(self, class: Class, block: Block) {
         thread::with_cache(|cache| {
-            // A thread may free before it allocates. The heap is open: the block came from it.
-            if cache.is_fresh() {
-                let _ = thread::begin(cache, self.0);
+            // A thread may free before it allocates: then its cache begins, and has room.
+            if cache.is_fresh() && thread::begin(cache, self.0) && cache.push(class, block) {
+                return;
             }
             ENGINE.spill(cache, class, block);
         });

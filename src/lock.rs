@@ -77,8 +77,11 @@ impl Spin {
 /// The place of a lock in the lock order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
+    /// A cache that threads share.
+    #[cfg_attr(not(feature = "allocator-api2"), allow(dead_code, reason = "only heaps as objects share caches"))]
+    Shard = 1,
     /// The list of a heap's thread caches.
-    Registry = 1,
+    Registry,
     /// One class of the depot.
     Depot,
     /// One class of the slab layer.

@@ -1,6 +1,8 @@
 //! Broken twins, for our own tests only: each breaks one promise on purpose, so that the promise's test can show that it
 //! would notice. Outside of tests `is` is a constant, and nothing of this is left.
 
+use crate::heap::List;
+
 /// A promise broken on purpose, named after its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -12,13 +14,13 @@ pub(crate) enum Twin {
     G3 = 3,
     /// Whole slabs stay where they are.
     G4 = 4,
-    /// A split run keeps its old length, so that its free swallows the neighbour.
+    /// A split run keeps its old length in the page map.
     G5 = 5,
     /// A thread's end gives nothing back.
     G11 = 11,
     /// Fork does not wait for the locks.
     G12 = 12,
-    /// A failed growth leaves its half-made slab's record behind as a slab.
+    /// A list that could not be filled is forgotten.
     G13 = 13,
     /// The idle bound is not kept.
     G14 = 14,
@@ -31,7 +33,18 @@ pub(crate) const fn is(_: Twin) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) use switch::{is, set};
+pub(crate) use switch::is;
+#[cfg(all(test, feature = "std", not(loom)))]
+pub(crate) use switch::set;
+
+/// A list on its way out of the depot.
+#[inline(always)]
+pub(crate) fn shorten(mut list: List) -> List {
+    if is(Twin::G3) {
+        let _ = list.pop();
+    }
+    list
+}
 
 #[cfg(test)]
 mod switch {

@@ -26,6 +26,7 @@ pub use cache::Cache;
 pub(crate) use class::CLASSES;
 pub use class::Class;
 pub use list::Block;
+pub(crate) use list::List;
 
 use crate::config::Config;
 use crate::fatal::{Fatal, die};
@@ -180,6 +181,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// The source.
     pub fn source(&self) -> &S {
         &self.source
+    }
+
+    /// The source, for who owns the heap alone.
+    #[cfg(feature = "allocator-api2")]
+    pub(crate) fn source_mut(&mut self) -> &mut S {
+        &mut self.source
     }
 
     /// Whether `address` lies in a slab or begins a run in use of this heap; O(1).

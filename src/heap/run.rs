@@ -7,6 +7,7 @@
 use super::bins::Bins;
 use super::map::{Entry, Map, Page};
 use crate::fatal::{Fatal, die};
+use crate::twin::{self, Twin};
 
 /// The free runs and what there is to know about all runs.
 #[derive(Debug)]
@@ -90,7 +91,7 @@ impl Runs {
         let whole = Stretch { first, pages: len };
         self.insert_part(map, Stretch { first, pages: front }, whole, dirty);
         self.insert_part(map, Stretch { first: start + pages, pages: len - front - pages }, whole, dirty);
-        map.set_run(start, pages);
+        map.set_run(start, if twin::is(Twin::G5) { len } else { pages });
         self.allocs += 1;
         Some(start)
     }

@@ -55,7 +55,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if !cache.is_live() {
             return self.alloc_uncached(class);
         }
-        if !cache.promote(class) {
+        if twin::is(Twin::G2) || !cache.promote(class) {
             let Some(list) = self.fetch(class).or_else(|| self.fetch_after_reclaim(cache, class)) else {
                 return null_mut();
             };
@@ -89,7 +89,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// A list from the depot, or from the slabs.
     fn fetch(&self, class: Class) -> Option<List> {
         let target = self.target(class);
-        self.depots[class].with(|depot| depot.take(target)).or_else(|| self.fill(class, target as usize))
+        let list = self.depots[class].with(|depot| depot.take(target));
+        list.map(twin::shorten).or_else(|| self.fill(class, target as usize))
     }
 
     /// Once more, after everything that no thread uses was sorted and merged.
@@ -169,6 +170,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             self.with_slabs(class, |slabs| slabs.add(slab));
         }
         self.tally.lent(batch.len() * class.size());
+        if twin::is(Twin::G13) && batch.len() < want {
+            return None;
+        }
         let list = batch.into_list();
         (!list.is_empty()).then_some(list)
     }

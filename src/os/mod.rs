@@ -3,9 +3,13 @@
 //! [`Mmap`] is the process's own memory, [`Fixed`] a buffer of the caller's. Only this folder makes system calls.
 
 mod fixed;
+#[cfg(all(feature = "allocator-api2", not(loom)))]
+mod owned;
 mod unix;
 
 pub use fixed::Fixed;
+#[cfg(all(feature = "allocator-api2", not(loom)))]
+pub(crate) use owned::Owned;
 pub use unix::Mmap;
 #[cfg(feature = "std")]
 pub(crate) use unix::at_fork_once;

@@ -10,7 +10,7 @@ use core::ptr::{NonNull, null_mut};
 /// Anonymous private memory of this process.
 ///
 /// It grows by steps that follow what is mapped, and gives pages back by `madvise(MADV_DONTNEED)`: the addresses
-/// stay, so that no hole costs a mapping of its own. What it mapped goes by [`Mmap::unmap_all`] or with the process.
+/// stay, so that no hole costs a mapping of its own. What it mapped goes with the process.
 #[derive(Debug)]
 pub struct Mmap {
     /// The first address of the window; 0 until the first mapping.
@@ -154,14 +154,14 @@ fn map_stepped(bytes: usize) -> Option<Span> {
 }
 
 /// Maps fresh zeroed memory anywhere.
-fn map(bytes: usize) -> Option<Span> {
+pub(super) fn map(bytes: usize) -> Option<Span> {
     // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let at = unsafe { libc::mmap(null_mut(), bytes, ACCESS, FLAGS, -1, 0) };
     (at != libc::MAP_FAILED).then_some(Span { at: at as usize, bytes })
 }
 
 /// Unmaps what [`map`] mapped, or a part of it.
-fn unmap(span: Span) {
+pub(super) fn unmap(span: Span) {
     if span.bytes > 0 {
         // SAFETY: the span is ours and nobody has been given it. A refusal leaves it mapped and unused.
         let _ = unsafe { libc::munmap(span.at as *mut libc::c_void, span.bytes) };
