@@ -8,7 +8,7 @@ use crate::heap::List;
 #[repr(u8)]
 #[cfg_attr(not(test), allow(dead_code, reason = "named in code that only tests switch on"))]
 pub(crate) enum Twin {
-    /// `aux` does not become `main`: every empty `main` is a trip.
+    /// A cache that overflows gives everything away.
     G2 = 2,
     /// Lists leave the depot one block short.
     G3 = 3,
@@ -20,7 +20,7 @@ pub(crate) enum Twin {
     G11 = 11,
     /// Fork does not wait for the locks.
     G12 = 12,
-    /// A list that could not be filled is forgotten.
+    /// A refused realloc frees the old block.
     G13 = 13,
     /// The idle bound is not kept.
     G14 = 14,

@@ -6,7 +6,7 @@ use super::class::{CLASSES, Class};
 use crate::lock::RawLock;
 use crate::os::Source;
 use crate::stats::{ClassStats, RunStats, Stats};
-use crate::sync::{AtomicU64, AtomicUsize, Relaxed, array_of};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Relaxed, array_of};
 
 /// Gauges and counters outside the locks. All Relaxed: each stands for itself.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub(crate) struct Tally {
     idle_pages: AtomicUsize,
     /// Pages of free runs that may be resident.
     dirty_pages: AtomicUsize,
+    /// Pages that full lists of caches lie in, at the most; it lags by a few for each cache.
+    full_pages: AtomicUsize,
+    /// Pages that the blocks of each class's depot lie in, at the most.
+    depot_pages: [AtomicU32; CLASSES],
     /// Bytes from the source.
     mapped: AtomicUsize,
     relocations: AtomicU64,
@@ -32,6 +36,8 @@ impl Tally {
                 live: AtomicUsize::new(0),
                 idle_pages: AtomicUsize::new(0),
                 dirty_pages: AtomicUsize::new(0),
+                full_pages: AtomicUsize::new(0),
+                depot_pages: array_of!(AtomicU32::new(0)),
                 mapped: AtomicUsize::new(0),
                 relocations: AtomicU64::new(0),
                 purged_in_slabs: AtomicU64::new(0),
@@ -68,6 +74,21 @@ impl Tally {
     /// Free pages that are resident.
     pub(crate) fn retained_pages(&self) -> usize {
         self.idle_pages.load(Relaxed) + self.dirty_pages.load(Relaxed)
+    }
+
+    pub(crate) fn full_pages_changed(&self, before: u32, after: u32) {
+        self.full_pages.fetch_add((after as usize).wrapping_sub(before as usize), Relaxed);
+    }
+
+    /// Called with the lock of the depot.
+    pub(crate) fn set_depot_pages(&self, class: Class, pages: u32) {
+        self.depot_pages[class.index() % CLASSES].store(pages, Relaxed);
+    }
+
+    /// Pages that lists in caches and the depot lie in.
+    pub(crate) fn listed_pages(&self) -> usize {
+        let depot: u32 = self.depot_pages.iter().map(|pages| pages.load(Relaxed)).sum();
+        self.full_pages.load(Relaxed) + depot as usize
     }
 
     pub(crate) fn mapped(&self) -> usize {

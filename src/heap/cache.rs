@@ -22,8 +22,10 @@ pub(crate) const PAGE_LISTS: usize = 16;
 pub(crate) const PAGE_BUDGET: u32 = 64;
 /// Full lists of one class beside `main`, at the most.
 const AUX_MAX: usize = 8;
-/// Pages that the full lists beyond the first of each class lie in, all together, at the most.
-const EXTRA_PAGES: u32 = 128;
+/// Pages of full lists up to which a class may have more than one of them.
+const FULL_PAGES: u32 = 128;
+/// By how many pages the full lists must have changed before the heap is told.
+const NEWS: u32 = 16;
 /// Trips to the depot between two looks at whether a class holds more than it needs.
 const TRIPS_PER_LOOK: u32 = 32;
 
@@ -98,7 +100,7 @@ struct Side {
     target: Cell<u32>,
     /// Full lists, the oldest first.
     full: [Cell<Option<Block>>; AUX_MAX],
-    /// For each full list but the first, the pages it lies in at the most.
+    /// For each full list, the pages it lies in at the most.
     pages: [Cell<u32>; AUX_MAX],
     /// Full lists there are.
     len: Cell<usize>,
@@ -139,7 +141,7 @@ impl Side {
         self.len.get()
     }
 
-    /// Takes out full list `at`, and the pages it counted for.
+    /// Takes out full list `at`, and the pages it lies in.
     fn remove(&self, at: usize) -> (List, u32) {
         let head = self.full[at].take();
         let pages = self.pages[at].take();
@@ -189,8 +191,9 @@ pub struct Cache {
     /// Runs freed into, and handed down from, the run lists, and allocated past them.
     runs_given: [AtomicU64; PAGE_LISTS],
     runs_taken: [AtomicU64; PAGE_LISTS],
-    /// Pages of the full lists beyond the first of each class.
-    extra_pages: Cell<u32>,
+    /// Pages of all full lists, now and when the heap was last told.
+    full_pages: Cell<u32>,
+    told_pages: Cell<u32>,
     trips: Cell<u32>,
     looked_at: Cell<usize>,
     /// The neighbours in the heap's registry; under its lock.
@@ -222,7 +225,8 @@ impl Cache {
                 runs_held: array_of!(AtomicU32::new(0)),
                 runs_given: array_of!(AtomicU64::new(0)),
                 runs_taken: array_of!(AtomicU64::new(0)),
-                extra_pages: Cell::new(0),
+                full_pages: Cell::new(0),
+                told_pages: Cell::new(0),
                 trips: Cell::new(0),
                 looked_at: Cell::new(0),
                 older: Cell::new(None),
@@ -293,10 +297,23 @@ impl Cache {
         let Some(newest) = side.len().checked_sub(1) else {
             return false;
         };
-        let (list, pages) = side.remove(newest);
-        self.extra_pages.set(self.extra_pages.get() - pages);
+        let (list, _) = self.remove_full(class, newest);
         self.set_main(class, list);
         true
+    }
+
+    /// Takes out full list `at` of `class`, and the pages it lies in.
+    fn remove_full(&self, class: Class, at: usize) -> (List, u32) {
+        let (list, pages) = self.side(class).remove(at);
+        self.full_pages.set(self.full_pages.get() - pages);
+        (list, pages)
+    }
+
+    /// By how much the pages of full lists have changed since this last said so, once that is worth saying: before and
+    /// after.
+    pub(super) fn news(&self) -> Option<(u32, u32)> {
+        let (told, now) = (self.told_pages.get(), self.full_pages.get());
+        (told.abs_diff(now) >= NEWS || now == 0 && told > 0).then(|| (self.told_pages.replace(now), now))
     }
 
     /// When `main` is empty: lets `list`, of at most `target` blocks, become `main`.
@@ -315,36 +332,32 @@ impl Cache {
     }
 
     /// After a push without room: makes `main`, which is full, a full list beside it, and returns the list that must
-    /// leave for that, if one must.
-    pub(super) fn make_room(&self, class: Class, page_shift: u32) -> Option<List> {
+    /// leave for that, if one must, with the pages it lies in.
+    pub(super) fn make_room(&self, class: Class, page_shift: u32) -> Option<(List, u32)> {
         let side = self.side(class);
         let evicted = (side.len() >= side.limit.get()).then(|| self.evict(class));
         let main = self.take_main(class);
-        let pages = if side.len() == 0 { 0 } else { main.pages(page_shift) };
-        self.extra_pages.set(self.extra_pages.get() + pages);
+        let pages = main.pages(page_shift);
+        self.full_pages.set(self.full_pages.get() + pages);
         side.append(main, pages);
         self.publish(class);
         evicted
     }
 
     /// Takes the oldest full list out, and lets the class hold one more from now on if the budget allows.
-    fn evict(&self, class: Class) -> List {
+    fn evict(&self, class: Class) -> (List, u32) {
         let side = self.side(class);
-        let list = self.remove_oldest(class);
-        let more = side.limit.get() < AUX_MAX && self.extra_pages.get() < EXTRA_PAGES;
+        let oldest = self.remove_oldest(class);
+        let more = side.limit.get() < AUX_MAX && self.full_pages.get() < FULL_PAGES;
         side.limit.set(side.len() + 1 + usize::from(more));
         bump(&side.trips_out, 1);
-        list
+        oldest
     }
 
-    fn remove_oldest(&self, class: Class) -> List {
-        let side = self.side(class);
-        let (list, _) = side.remove(0);
-        // The list that is now the first costs nothing: each class may have one.
-        let freed = side.pages[0].take();
-        self.extra_pages.set(self.extra_pages.get() - freed);
-        bump(&side.given, u64::from(list.len()));
-        list
+    fn remove_oldest(&self, class: Class) -> (List, u32) {
+        let (list, pages) = self.remove_full(class, 0);
+        bump(&self.side(class).given, u64::from(list.len()));
+        (list, pages)
     }
 
     /// Takes all of `main`; what is left has room for `target`.
@@ -367,7 +380,7 @@ impl Cache {
 
     /// Every `TRIPS_PER_LOOK`-th call: a full list of the next class in turn, if that class has held it, unused, since
     /// it was last looked at.
-    pub(super) fn shrink(&self) -> Option<(Class, List)> {
+    pub(super) fn shrink(&self) -> Option<(Class, (List, u32))> {
         let trips = self.trips.get().wrapping_add(1);
         self.trips.set(trips);
         if !trips.is_multiple_of(TRIPS_PER_LOOK) {
@@ -380,21 +393,15 @@ impl Cache {
         if unused < 2 {
             return None;
         }
-        let list = self.remove_oldest(class);
+        let oldest = self.remove_oldest(class);
         side.limit.set(side.len());
-        Some((class, list))
+        Some((class, oldest))
     }
 
     /// The next list of `class` on the way to an empty cache: full ones first, then what is left in `main`.
     pub(super) fn drain(&self, class: Class) -> Option<List> {
         let side = self.side(class);
-        let list = if side.len() > 0 {
-            let (list, pages) = side.remove(side.len() - 1);
-            self.extra_pages.set(self.extra_pages.get() - pages);
-            list
-        } else {
-            self.take_main(class)
-        };
+        let list = if side.len() > 0 { self.remove_full(class, side.len() - 1).0 } else { self.take_main(class) };
         bump(&side.given, u64::from(list.len()));
         self.publish(class);
         (!list.is_empty()).then_some(list)
@@ -459,10 +466,10 @@ impl Cache {
     }
 
     /// Pages that a cache pins at the most, whatever the pattern: one for each block it may hold, those of further full
-    /// lists (the list that reaches their budget included), and those of the run lists.
+    /// lists (the one that reaches their budget included), and those of the run lists.
     pub(super) fn pages_max(target: impl Fn(Class) -> u32) -> usize {
         let blocks: u32 = Class::all().map(|class| 2 * target(class)).sum();
-        (blocks + EXTRA_PAGES + TARGET_MAX as u32 + PAGE_BUDGET) as usize
+        (blocks + FULL_PAGES + TARGET_MAX as u32 + PAGE_BUDGET) as usize
     }
 
     /// Says how many blocks of `class` the cache holds. Called on the slow paths, so what others see lags by less than a

@@ -88,6 +88,11 @@ impl Depot {
         Some(block)
     }
 
+    /// Pages that the blocks here lie in, at the most.
+    pub(crate) const fn pages(&self) -> u32 {
+        self.pages
+    }
+
     /// Blocks in the depot, with lists of `target`.
     pub(crate) fn blocks(&self, target: u32) -> u64 {
         self.len as u64 * u64::from(target) + u64::from(self.odd.len())

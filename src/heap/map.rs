@@ -18,8 +18,10 @@ use core::ptr::{NonNull, null_mut};
 /// A page number in the heap's window; 0 is no page.
 pub(crate) type Page = u32;
 
-/// Pages that a leaf describes, at the most.
+/// Pages that a leaf describes, where there is more than one.
 const LEAF_PAGES: usize = 1 << 16;
+/// Pages of a window up to which one leaf describes all of it, made at once.
+const ONE_LEAF: usize = 1 << 24;
 
 /// What a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +89,10 @@ pub(crate) struct Map {
     origin: AtomicUsize,
     /// Pages of `1 << page_shift` bytes.
     page_shift: AtomicU32,
-    /// Pages that each leaf describes: a power of two.
+    /// A page's number shifted by this is its leaf's.
     leaf_shift: AtomicU32,
+    /// Pages that each leaf describes.
+    leaf_pages: AtomicUsize,
     leaves: AtomicUsize,
     /// `leaves` pointers to leaves, null until made.
     root: AtomicPtr<AtomicPtr<u8>>,
@@ -103,6 +107,7 @@ impl Map {
                 origin: AtomicUsize::new(0),
                 page_shift: AtomicU32::new(0),
                 leaf_shift: AtomicU32::new(0),
+                leaf_pages: AtomicUsize::new(0),
                 leaves: AtomicUsize::new(0),
                 root: AtomicPtr::new(null_mut()),
                 bytes: AtomicUsize::new(0),
@@ -116,21 +121,22 @@ impl Map {
         let Some(window) = source.window() else {
             return false;
         };
-        let pages = (window.bytes >> shift).next_power_of_two().min(1 << 32);
-        let leaf_pages = pages.min(LEAF_PAGES);
-        let leaves = pages / leaf_pages;
+        let pages = (window.bytes >> shift).min(1 << 32);
+        let leaf_pages = if pages <= ONE_LEAF { pages } else { LEAF_PAGES };
+        let leaves = pages.div_ceil(leaf_pages);
         let bytes = leaves * size_of::<AtomicPtr<u8>>();
         let Some(root) = source.records(bytes) else {
             return false;
         };
         self.origin.store(window.at, Relaxed);
         self.page_shift.store(shift, Relaxed);
-        self.leaf_shift.store(leaf_pages.trailing_zeros(), Relaxed);
+        self.leaf_shift.store(leaf_pages.next_power_of_two().trailing_zeros(), Relaxed);
+        self.leaf_pages.store(leaf_pages, Relaxed);
         self.leaves.store(leaves, Relaxed);
         self.bytes.store(bytes, Relaxed);
-        // Release: publishes the four above to who finds the root, in `leaf`.
+        // Release: publishes the five above to who finds the root, in `leaf`.
         self.root.store(root.as_ptr().cast(), Release);
-        true
+        leaves > 1 || self.make_leaf(0, source)
     }
 
     #[inline]
@@ -170,11 +176,7 @@ impl Map {
     #[inline]
     pub(crate) fn look_up(&self, address: usize) -> Entry {
         let page = address.wrapping_sub(self.origin.load(Relaxed)) >> self.page_shift();
-        if page >> self.leaf_shift.load(Relaxed) < self.leaves.load(Relaxed) {
-            self.entry(page as Page)
-        } else {
-            Entry::None
-        }
+        Page::try_from(page).map_or(Entry::None, |page| self.entry(page))
     }
 
     /// What a page of the window is.
@@ -220,7 +222,7 @@ impl Map {
         if !slot.load(Acquire).is_null() {
             return true;
         }
-        let pages = 1 << self.leaf_shift.load(Relaxed);
+        let pages = self.leaf_pages.load(Relaxed);
         let bytes = pages * (ENTRY_BYTES + FREE_BYTES) + pages.div_ceil(64) * size_of::<AtomicU64>();
         let Some(made) = source.records(bytes) else {
             return false;
@@ -238,7 +240,10 @@ impl Map {
     fn slot(&self, leaf: usize) -> Option<&AtomicPtr<u8>> {
         // Acquire: pairs with `open`.
         let root = NonNull::new(self.root.load(Acquire))?;
-        // SAFETY: `leaf` is below `leaves`, since pages are in the window; the root is never unmapped.
+        if leaf >= self.leaves.load(Relaxed) {
+            return None;
+        }
+        // SAFETY: `leaf` is below `leaves`; the root is never unmapped.
         let slot = unsafe { root.add(leaf) };
         // SAFETY: as above; zero bits are a null pointer.
         Some(unsafe { slot.as_ref() })
@@ -248,9 +253,13 @@ impl Map {
     #[inline]
     fn leaf(&self, page: Page) -> Option<(NonNull<u8>, usize)> {
         let shift = self.leaf_shift.load(Relaxed);
+        let at = page as usize & ((1 << shift) - 1);
+        if at >= self.leaf_pages.load(Relaxed) {
+            return None;
+        }
         // Acquire: pairs with `make_leaf`.
         let leaf = NonNull::new(self.slot(page as usize >> shift)?.load(Acquire))?;
-        Some((leaf, page as usize & ((1 << shift) - 1)))
+        Some((leaf, at))
     }
 
     #[inline]
@@ -267,7 +276,7 @@ impl Map {
     /// A page without a leaf was never covered: then the heap's records are damaged, and the process ends.
     pub(crate) fn free_run(&self, page: Page) -> &FreeRun {
         let Some((leaf, at)) = self.leaf(page) else { die(Fatal::Damaged) };
-        let skip = (1 << self.leaf_shift.load(Relaxed)) * ENTRY_BYTES + at * FREE_BYTES;
+        let skip = self.leaf_pages.load(Relaxed) * ENTRY_BYTES + at * FREE_BYTES;
         // SAFETY: after the entries a leaf has a record for each of its pages.
         let record = unsafe { leaf.add(skip) }.cast::<FreeRun>();
         // SAFETY: as above; the lock of the runs keeps other threads away from its cells.
@@ -277,7 +286,7 @@ impl Map {
     /// The word with the dirty bit of `page`, and the bit's place in it.
     fn dirty_word(&self, page: Page) -> Option<(&AtomicU64, u32)> {
         let (leaf, at) = self.leaf(page)?;
-        let pages = 1usize << self.leaf_shift.load(Relaxed);
+        let pages = self.leaf_pages.load(Relaxed);
         let skip = pages * (ENTRY_BYTES + FREE_BYTES) + at / 64 * size_of::<AtomicU64>();
         // SAFETY: after the records a leaf has a bit for each of its pages, in words.
         let word = unsafe { leaf.add(skip) }.cast::<AtomicU64>();

@@ -33,6 +33,7 @@ use crate::fatal::{Fatal, die};
 use crate::lock::{Locked, Rank, RawLock};
 use crate::os::{self, Source};
 use crate::sync::{Acquire, AtomicU32, AtomicUsize, Relaxed, Release, array_of};
+use crate::twin::{self, Twin};
 use account::{Counts, Tally};
 use cache::CacheRef;
 use class::PerClass;
@@ -410,6 +411,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 unsafe fn copy_to_new(heap: &impl Blocks, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
     // SAFETY: any layout may be asked for.
     let fresh = unsafe { heap.alloc(new) };
+    if twin::is(Twin::G13) && fresh.is_null() {
+        // SAFETY: none: this is the broken twin.
+        unsafe { heap.dealloc(block, old) };
+    }
     if !fresh.is_null() {
         // SAFETY: both are live and apart, and have that many bytes.
         unsafe { fresh.copy_from_nonoverlapping(block, old.size().min(new.size())) };

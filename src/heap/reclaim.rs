@@ -2,13 +2,14 @@
 //!
 //! The idle bound: resident free pages, in free runs and inside slabs, are at most `max(idle_bytes, live / idle_share)`.
 //! It is kept at the moment of free, so no call, no thread and no clock is needed for it to hold later: whoever frees
-//! past the bound purges, outside the locks, the runs freed longest ago and then pages inside slabs, down to seven
-//! eighths of it.
+//! past seven eighths of it (the rest is for what counters lag by) purges, outside the locks, the runs freed longest ago
+//! and then pages inside slabs. Pages that full lists of caches and the depot pin beyond the depot's own bound are taken
+//! off what may be retained, down to a quarter of the bound, so that the sum holds.
 
 use super::Engine;
 use super::cache::Cache;
 use super::class::Class;
-use super::depot::Depot;
+use super::depot::{DEPOT_PAGES, Depot};
 use super::map::Page;
 use super::slab::Slabs;
 use crate::lock::RawLock;
@@ -19,10 +20,19 @@ use crate::twin::{self, Twin};
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges if more pages are resident and free than the idle bound allows.
     pub(crate) fn keep_idle_bound(&self) {
-        let bound = self.idle_bound_pages();
-        if self.tally.retained_pages() > bound && !twin::is(Twin::G14) {
-            self.purge_down_to(bound - bound / 8);
+        let (bound, retained) = (self.idle_bound_pages(), self.tally.retained_pages());
+        if retained <= bound / 4 || twin::is(Twin::G14) {
+            return;
         }
+        let allowed = (bound - bound / 8).saturating_sub(self.excess_pages()).max(bound / 4);
+        if retained > allowed {
+            self.purge_down_to(allowed - allowed / 8);
+        }
+    }
+
+    /// Pages that full lists pin beyond what the depot alone may.
+    fn excess_pages(&self) -> usize {
+        self.tally.listed_pages().saturating_sub(DEPOT_PAGES as usize)
     }
 
     /// The idle bound of this moment, in pages.
@@ -97,10 +107,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     fn drain_depot(&self, class: Class) {
         let target = self.target(class);
-        while let Some(list) = self.depots[class].with(|depot| depot.take(target)) {
+        while let Some(list) = self.with_depot(class, |depot| depot.take(target)) {
             self.sort(class, list);
         }
-        let odd = self.depots[class].with(Depot::take_odd);
+        let odd = self.with_depot(class, Depot::take_odd);
         self.sort(class, odd);
     }
 

@@ -55,13 +55,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if !cache.is_live() {
             return self.alloc_uncached(class);
         }
-        if twin::is(Twin::G2) || !cache.promote(class) {
+        if !cache.promote(class) {
             let Some(list) = self.fetch(class).or_else(|| self.fetch_after_reclaim(cache, class)) else {
                 return null_mut();
             };
             cache.receive(class, list);
             self.trim(cache);
         }
+        self.listen(cache);
         cache.pop(class).map_or(null_mut(), Block::as_ptr)
     }
 
@@ -72,24 +73,44 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if !cache.is_live() {
             return self.free_uncached(cache, class, block);
         }
-        if let Some(list) = cache.make_room(class, self.map.page_shift()) {
-            self.stow(class, list);
+        if let Some((list, pages)) = cache.make_room(class, self.map.page_shift()) {
+            self.stow(class, list, pages);
             self.trim(cache);
         }
+        if twin::is(Twin::G2) {
+            self.flush(cache);
+        }
+        self.listen(cache);
         cache.put(class, block);
     }
 
     /// Looks, now and then, whether the cache holds lists it has no use for.
     fn trim(&self, cache: &Cache) {
-        if let Some((class, list)) = cache.shrink() {
-            self.stow(class, list);
+        if let Some((class, (list, pages))) = cache.shrink() {
+            self.stow(class, list, pages);
         }
+    }
+
+    /// Takes note of how many pages the cache's full lists lie in.
+    fn listen(&self, cache: &Cache) {
+        if let Some((before, after)) = cache.news() {
+            self.tally.full_pages_changed(before, after);
+        }
+    }
+
+    /// Runs `section` with the depot of `class` locked, and publishes how many pages its blocks lie in.
+    pub(crate) fn with_depot<R>(&self, class: Class, section: impl FnOnce(&mut Depot) -> R) -> R {
+        self.depots[class].with(|depot| {
+            let result = section(depot);
+            self.tally.set_depot_pages(class, depot.pages());
+            result
+        })
     }
 
     /// A list from the depot, or from the slabs.
     fn fetch(&self, class: Class) -> Option<List> {
         let target = self.target(class);
-        let list = self.depots[class].with(|depot| depot.take(target));
+        let list = self.with_depot(class, |depot| depot.take(target));
         list.map(twin::shorten).or_else(|| self.fill(class, target as usize))
     }
 
@@ -99,11 +120,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.fetch(class)
     }
 
-    /// Gives a full list to the depot, or sorts it into the slabs.
-    fn stow(&self, class: Class, list: List) {
-        let pages = list.pages(self.map.page_shift());
+    /// Gives a full list, which lies in `pages` pages, to the depot, or sorts it into the slabs.
+    fn stow(&self, class: Class, list: List, pages: u32) {
         let kept = if Depot::is_compact(list.len(), pages) {
-            self.depots[class].with(|depot| depot.put(list, pages))
+            self.with_depot(class, |depot| depot.put(list, pages))
         } else {
             Err(list)
         };
@@ -115,12 +135,13 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Puts a list that is not full with the odd blocks of others, and passes full lists on.
     fn stow_odd(&self, class: Class, mut list: List) {
         let target = self.target(class);
-        list.append(self.depots[class].with(Depot::take_odd));
+        list.append(self.with_depot(class, Depot::take_odd));
         while list.len() >= target {
             let full = list.split_off(target);
-            self.stow(class, full);
+            let pages = full.pages(self.map.page_shift());
+            self.stow(class, full, pages);
         }
-        if let Err(list) = self.depots[class].with(|depot| depot.put_odd(list)) {
+        if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list)) {
             self.sort(class, list);
         }
     }
@@ -129,16 +150,17 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn flush(&self, cache: &Cache) {
         for class in Class::all() {
             while let Some(list) = cache.drain(class) {
-                if list.len() == self.target(class) { self.stow(class, list) } else { self.stow_odd(class, list) }
+                self.stow_odd(class, list);
             }
         }
         self.flush_runs(cache);
+        self.listen(cache);
         self.keep_idle_bound();
     }
 
     /// A block for a thread that has no cache any more.
     fn alloc_uncached(&self, class: Class) -> *mut u8 {
-        let odd = self.depots[class].with(Depot::pop_odd);
+        let odd = self.with_depot(class, Depot::pop_odd);
         let block = odd.or_else(|| self.fill(class, 1)?.pop());
         let Some(block) = block else {
             return null_mut();
@@ -170,9 +192,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             self.with_slabs(class, |slabs| slabs.add(slab));
         }
         self.tally.lent(batch.len() * class.size());
-        if twin::is(Twin::G13) && batch.len() < want {
-            return None;
-        }
         let list = batch.into_list();
         (!list.is_empty()).then_some(list)
     }

@@ -46,7 +46,8 @@ fn adversarial(heap: &impl Blocks, class: Class, target: usize) -> u64 {
             }
         }
     };
-    for height in 1..5 * target {
+    for height in 4..5 * target {
+        (0..8).for_each(|turn| go_to(height - 4 * (turn % 2), &mut held));
         (0..6)
             .for_each(|turn| go_to(if turn % 2 == 0 { height } else { height.saturating_sub(target + 1) }, &mut held));
     }

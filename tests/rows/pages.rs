@@ -279,19 +279,26 @@ fn resize(heap: &impl Blocks, held: &mut [(*mut u8, Layout)], random: &mut Rando
 #[test]
 fn g13_any_failure_of_the_source_is_null_and_nothing_more() {
     promise("rows::pages::g13_any_failure_of_the_source_is_null_and_nothing_more", Some(13), || {
-        let mut refused = 0;
-        for fails_at in 1.. {
-            let engine = Engine::<_, Spin>::new(Failing::new(fails_at));
-            if !engine.open(&stratalloc::Config::new()) {
-                // No memory for the first records: the next call finds some.
-                open(&engine);
-            }
-            refused += trace(&engine);
-            if engine.source().calls() < fails_at {
-                println!("{} calls of the source failed in turn, {refused} requests were refused", fails_at - 1);
-                assert!(fails_at > 50 && refused > 10);
-                return;
-            }
-        }
+        let (calls, _) = fail_in_turn(1);
+        let (_, refused) = fail_in_turn(8);
+        println!(
+            "{calls} calls of the source failed in turn; where eight failed in a row {refused} requests were refused"
+        );
+        assert!(calls > 50 && refused > 10);
     });
+}
+
+/// Runs the trace once for every call of the source, each time failing that one and the following up to `burst`.
+/// Returns how many there are, and how many requests were refused in all.
+fn fail_in_turn(burst: u64) -> (u64, usize) {
+    let mut refused = 0;
+    for fails_at in 1.. {
+        let engine = Engine::<_, Spin>::new(Failing::new(fails_at, burst));
+        while !engine.open(&stratalloc::Config::new()) {}
+        refused += trace(&engine);
+        if engine.source().calls() < fails_at {
+            return (fails_at - 1, refused);
+        }
+    }
+    unreachable!("a trace has an end")
 }

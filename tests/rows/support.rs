@@ -95,19 +95,20 @@ impl Random {
     }
 }
 
-/// The process's own memory, but call number `fails_at` fails.
+/// The process's own memory, but call number `fails_at` fails, and the following up to `burst` in all.
 pub(crate) struct Failing {
     inner: Mmap,
     calls: Cell<u64>,
     fails_at: u64,
+    burst: u64,
 }
 
 // SAFETY: each test uses its source in one thread.
 unsafe impl Sync for Failing {}
 
 impl Failing {
-    pub(crate) fn new(fails_at: u64) -> Self {
-        Self { inner: Mmap::new(), calls: Cell::new(0), fails_at }
+    pub(crate) fn new(fails_at: u64, burst: u64) -> Self {
+        Self { inner: Mmap::new(), calls: Cell::new(0), fails_at, burst }
     }
 
     /// How often the source was called.
@@ -117,7 +118,7 @@ impl Failing {
 
     fn fails(&self) -> bool {
         self.calls.set(self.calls.get() + 1);
-        self.calls.get() == self.fails_at
+        (self.fails_at..self.fails_at + self.burst).contains(&self.calls.get())
     }
 }
 
