@@ -23,7 +23,7 @@ pub struct Stats {
     pub retained: usize,
     /// Bytes taken for slab records; they are part of `mapped`.
     pub records: usize,
-    /// Bytes of addresses taken for the page map, beside `mapped`; resident are about 1 % of what is `active`.
+    /// Bytes of the page map that may be resident, beside `mapped`: 32 bytes and a bit for each mapped page.
     pub map: usize,
     /// Threads with a cache.
     pub threads: usize,
@@ -181,6 +181,7 @@ impl Display for Stats {
             ("mapped", self.mapped, "taken from the system"),
             ("retained", self.retained, "free, kept resident"),
             ("records", self.records, "of slabs"),
+            ("map", self.map, "of pages"),
         ];
         for (word, bytes, what) in words {
             writeln!(f, "{word:<10}{}  {what}", Bytes(bytes))?;

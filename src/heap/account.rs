@@ -3,6 +3,7 @@
 use super::Engine;
 use super::cache::{Cache, CacheCounts, PAGE_LISTS};
 use super::class::{CLASSES, Class};
+use super::map::Map;
 use crate::lock::RawLock;
 use crate::os::Source;
 use crate::stats::{ClassStats, RunStats, Stats};
@@ -217,10 +218,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         stats.allocated = self.tally.live().saturating_sub(cached);
         stats.active = (mapped - free).saturating_sub(records);
         stats.records = records;
-        stats.map = self.map.bytes();
+        stats.map = Map::bytes_for(mapped / page);
         stats.retained = self.tally.retained_pages() * page;
         let idle = self.tally.idle_pages.load(Relaxed) * page;
-        stats.resident = (mapped - free + stats.retained).saturating_sub(untouched + idle);
+        stats.resident = (mapped - free + stats.retained + stats.map).saturating_sub(untouched + idle);
         stats.mapped = mapped;
     }
 

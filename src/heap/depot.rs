@@ -23,10 +23,11 @@ pub(crate) struct Depot {
     /// Lists of exactly `target` blocks, the newest last, each with the pages it lies in at the most.
     lists: [Option<(Block, u32)>; LISTS_MAX],
     len: usize,
-    /// The sum of the pages of `lists` and of `odd`, one for each block there; at most `CLASS_PAGES`.
+    /// The sum of the pages of `lists` and of `odd`; at most `CLASS_PAGES`.
     pages: u32,
-    /// Fewer than `target` blocks.
+    /// Fewer than `target` blocks, and the pages they lie in at the most.
     odd: List,
+    odd_pages: u32,
     /// Lists handed up, lists taken in.
     pub(crate) handed_up: u64,
     pub(crate) taken_in: u64,
@@ -35,7 +36,7 @@ pub(crate) struct Depot {
 impl Depot {
     /// A depot without lists.
     pub(crate) const EMPTY: Self =
-        Self { lists: [None; LISTS_MAX], len: 0, pages: 0, odd: List::EMPTY, handed_up: 0, taken_in: 0 };
+        Self { lists: [None; LISTS_MAX], len: 0, pages: 0, odd: List::EMPTY, odd_pages: 0, handed_up: 0, taken_in: 0 };
 
     /// Whether a list of `len` blocks in `pages` pages is worth keeping whole.
     pub(crate) const fn is_compact(len: u32, pages: u32) -> bool {
@@ -67,16 +68,17 @@ impl Depot {
 
     /// Takes all odd blocks out, to be put together with others outside the lock. O(1).
     pub(crate) fn take_odd(&mut self) -> List {
-        self.pages -= self.odd.len();
+        self.pages -= core::mem::take(&mut self.odd_pages);
         core::mem::replace(&mut self.odd, List::EMPTY)
     }
 
-    /// Lets `odd` wait for others, if there is room and nobody else's wait already. O(1).
-    pub(crate) fn put_odd(&mut self, odd: List) -> Result<(), List> {
-        if !self.odd.is_empty() || self.pages + odd.len() > CLASS_PAGES {
+    /// Lets `odd`, which lies in `pages` pages, wait for others, if there is room and nobody else's wait already. O(1).
+    pub(crate) fn put_odd(&mut self, odd: List, pages: u32) -> Result<(), List> {
+        if !self.odd.is_empty() || self.pages + pages > CLASS_PAGES {
             return Err(odd);
         }
-        self.pages += odd.len();
+        self.pages += pages;
+        self.odd_pages = pages;
         self.odd = odd;
         Ok(())
     }
@@ -84,7 +86,9 @@ impl Depot {
     /// Hands out one odd block.
     pub(crate) fn pop_odd(&mut self) -> Option<Block> {
         let block = self.odd.pop()?;
-        self.pages -= 1;
+        if self.odd.is_empty() {
+            self.pages -= core::mem::take(&mut self.odd_pages);
+        }
         Some(block)
     }
 

@@ -96,8 +96,6 @@ pub(crate) struct Map {
     leaves: AtomicUsize,
     /// `leaves` pointers to leaves, null until made.
     root: AtomicPtr<AtomicPtr<u8>>,
-    /// Bytes of root and leaves.
-    bytes: AtomicUsize,
 }
 
 impl Map {
@@ -110,7 +108,6 @@ impl Map {
                 leaf_pages: AtomicUsize::new(0),
                 leaves: AtomicUsize::new(0),
                 root: AtomicPtr::new(null_mut()),
-                bytes: AtomicUsize::new(0),
             }
         }
     }
@@ -133,7 +130,6 @@ impl Map {
         self.leaf_shift.store(leaf_pages.next_power_of_two().trailing_zeros(), Relaxed);
         self.leaf_pages.store(leaf_pages, Relaxed);
         self.leaves.store(leaves, Relaxed);
-        self.bytes.store(bytes, Relaxed);
         // Release: publishes the five above to who finds the root, in `leaf`.
         self.root.store(root.as_ptr().cast(), Release);
         leaves > 1 || self.make_leaf(0, source)
@@ -150,9 +146,9 @@ impl Map {
         1 << self.page_shift()
     }
 
-    /// Bytes of the map itself.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed)
+    /// Bytes of the map that may be resident when `pages` pages are mapped.
+    pub(crate) const fn bytes_for(pages: usize) -> usize {
+        pages * (ENTRY_BYTES + FREE_BYTES) + pages / 8
     }
 
     /// The number of the page at or around `address`, which lies in the window.
@@ -229,9 +225,7 @@ impl Map {
         };
         // Release: publishes the zeroed leaf; pairs with the loads of the slot. If another thread was faster its leaf
         // is used, and this one's untouched addresses stay spare.
-        if slot.compare_exchange(null_mut(), made.as_ptr(), AcqRel, Acquire).is_ok() {
-            self.bytes.fetch_add(bytes, Relaxed);
-        }
+        let _ = slot.compare_exchange(null_mut(), made.as_ptr(), AcqRel, Acquire);
         true
     }
 

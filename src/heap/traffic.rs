@@ -141,7 +141,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             let pages = full.pages(self.map.page_shift());
             self.stow(class, full, pages);
         }
-        if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list)) {
+        let pages = list.pages(self.map.page_shift());
+        if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list, pages)) {
             self.sort(class, list);
         }
     }

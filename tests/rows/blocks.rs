@@ -33,27 +33,26 @@ fn neighbours_touch(heap: &impl Blocks, class: Class) {
     assert_eq!(heap.usable_size(of), class.size());
 }
 
-/// Alloc and free so as to hurt: saws of every height around multiples of the list length, and a random walk.
-fn adversarial(heap: &impl Blocks, class: Class, target: usize) -> u64 {
-    let (of, mut held, mut calls, mut random) = (layout(class.size(), 8), Vec::new(), 0, Random::new(5));
-    let mut go_to = |height: usize, held: &mut Vec<*mut u8>| {
-        while held.len() != height {
-            calls += 1;
-            if held.len() < height {
+/// Alloc and free so as to hurt: saws of several heights around every level, and a random walk. After each call `seen`
+/// is told.
+fn adversarial(heap: &impl Blocks, class: Class, target: usize, mut seen: impl FnMut()) {
+    let (of, mut held, mut random) = (layout(class.size(), 8), Vec::new(), Random::new(5));
+    let mut go_to = |level: usize, held: &mut Vec<*mut u8>| {
+        while held.len() != level {
+            if held.len() < level {
                 held.push(block(heap, of));
             } else {
                 free(heap, held.swap_remove(held.len() / 2), of);
             }
+            seen();
         }
     };
-    for height in 4..5 * target {
-        (0..8).for_each(|turn| go_to(height - 4 * (turn % 2), &mut held));
-        (0..6)
-            .for_each(|turn| go_to(if turn % 2 == 0 { height } else { height.saturating_sub(target + 1) }, &mut held));
+    for level in 4..3 * target {
+        (0..8).for_each(|turn| go_to(level - 4 * (turn % 2), &mut held));
+        (0..4).for_each(|turn| go_to(level.saturating_sub((target + 1) * (turn % 2)), &mut held));
     }
-    (0..500).for_each(|_| go_to(random.below(6 * target), &mut held));
+    (0..100).for_each(|_| go_to(random.below(6 * target), &mut held));
     go_to(0, &mut held);
-    calls
 }
 
 #[test]
@@ -62,12 +61,18 @@ fn g2_at_most_one_trip_in_target_calls() {
         for class in Class::all() {
             with_roomy(|engine, cache| {
                 let target = u64::from(engine.target(class));
-                let calls = adversarial(&through(engine, cache), class, target as usize);
-                let stats = engine.stats(Some(cache));
-                let row = stats.classes[class.index()];
-                assert_eq!(row.allocs + row.frees, calls);
-                let trips = row.alloc_trips + row.free_trips;
-                assert!(trips <= calls / target + 1, "{trips} trips in {calls} calls, lists of {target}");
+                let (mut calls, mut trips, mut last) = (0, 0, None);
+                adversarial(&through(engine, cache), class, target as usize, || {
+                    let row = engine.stats(Some(cache)).classes[class.index()];
+                    calls += 1;
+                    assert_eq!(row.allocs + row.frees, calls);
+                    if trips != row.alloc_trips + row.free_trips {
+                        let since = last.replace(calls).map_or(target, |last| calls - last);
+                        assert!(since >= target, "{since} calls between two trips, lists of {target}");
+                    }
+                    trips = row.alloc_trips + row.free_trips;
+                });
+                assert!(trips > 10);
             });
         }
     });
@@ -78,9 +83,11 @@ fn g16_small_classes_miss_once_in_64() {
     promise("rows::blocks::g16_small_classes_miss_once_in_64", None, || {
         with_roomy(|engine, cache| {
             for class in Class::all() {
-                let least = if class.size() <= 128 { 64 } else { 4 };
+                let small = if cfg!(feature = "fine-classes") { 32 } else { 64 };
+                let least = if class.size() <= 128 { small } else { 4 };
                 assert!(engine.target(class) >= least);
-                let calls = adversarial(&through(engine, cache), class, engine.target(class) as usize);
+                let mut calls = 0;
+                adversarial(&through(engine, cache), class, engine.target(class) as usize, || calls += 1);
                 let row = engine.stats(Some(cache)).classes[class.index()];
                 assert!((row.alloc_trips + row.free_trips) * u64::from(least) <= calls + u64::from(least));
             }

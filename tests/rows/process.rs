@@ -161,7 +161,7 @@ impl Live {
     fn show(&mut self, phase: &str, base: usize) {
         let (pages, bytes) = (self.held_pages(), self.bytes());
         let stats = Stratalloc::stats();
-        println!("@ {phase} {base} {pages} {bytes} {}", stats.records);
+        println!("@ {phase} {base} {pages} {bytes} {}", stats.records + stats.map);
         std::io::stdout().flush().expect("the parent listens");
         let _ = std::io::stdin().read(&mut [0; 1]);
     }
@@ -192,8 +192,8 @@ fn within_bound(process: u32, line: &str) {
     let (base, pages, live, records) = (number(2), number(3), number(4), number(5));
     std::thread::sleep(Duration::from_secs(1));
     let resident = resident_pages(process) - base;
-    let map = (pages + 2048) * 32 / 4096 + 64;
-    let bound = pages + (3 << 20 >> 12) + ((8 << 20).max(live / 8) >> 12) + (records >> 12) + map;
+    // Live bytes' pages, 2 MiB and 1 MiB a thread pinned by caches and depot, free pages retained, records.
+    let bound = pages + (3 << 20 >> 12) + ((8 << 20).max(live / 8) >> 12) + (records >> 12);
     println!(
         "{}: {} MiB live, {resident} pages resident, {bound} allowed ({pages} hold live bytes)",
         words[1],
