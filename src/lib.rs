@@ -1,6 +1,84 @@
-//! A global allocator in four layers.
+//! A global allocator in four layers, after McKenney and Slingwine (USENIX Winter 1993): memory comes back when a program
+//! goes idle, no C compiler is needed, and every promise has a number.
+//!
+//! ```
+//! use stratalloc::Stratalloc;
+//!
+//! #[global_allocator]
+//! static A: Stratalloc = Stratalloc::new();
+//! # fn main() {}
+//! ```
+//!
+//! [`Stratalloc`] is the process heap, [`Config`] its settings, [`Stats`] its figures.
+#![cfg_attr(feature = "allocator-api2", doc = "[`Heap`] is a heap as an object, gone at once when it is dropped.")]
+//! [`heap::Engine`] is what they all are made of, for heaps over memory of your own.
+//!
+//! # The theory
+//!
+//! **Words.** A *page* is the operating system's. A *run* is contiguous pages. A *slab* is a run split into equal
+//! *blocks* (the paper calls it a page). A block's size is its *size class*. A *list* is blocks linked through themselves;
+//! *target* is how many. A thread's *cache* has a `main` list per class and full lists (`aux`) beside it. The *depot* is
+//! the paper's global layer, a list of lists. To *coalesce* is to sort blocks back into their slabs. A *source* is where
+//! runs come from. Blocks have no *owner*: whoever frees a block has it.
+//!
+//! ```text
+//!            GlobalAlloc (global.rs)             Heap (object/)
+//!                        \                        /
+//!    front seam           heap::Blocks
+//!                        |
+//!    heap/mod.rs   up to half a page                    more
+//!                  |                                     |
+//!    1 cache.rs    main [o-o-o]  aux [o-o-o]   per thread, no lock
+//!                  |  one list of `target` at a time     |   and run lists of 1..16 pages
+//!    2 depot.rs    [ooo][ooo][ooo]             per class |
+//!                  |  lists, when too many or none       |
+//!    3 slab.rs     blocks sorted into their slabs        |
+//!                  |  whole slabs                        |
+//!    4 run.rs      best-fit runs of pages  <-------------+   by bins.rs, over map.rs
+//!                  |
+//!    under seam    os::Source
+//!                  |
+//!                  Mmap (os/unix.rs) | Fixed (a caller's buffer)
+//!
+//!    beside every lock: seam lock::RawLock = Spin
+//! ```
+//!
+//! `traffic.rs` moves blocks between layers 1, 2, 3 and 4, `pages.rs` serves whole pages, `reclaim.rs` gives memory back.
+//!
+//! **One allocation, walked.** `alloc(40 bytes)`: the class is 64. The thread's `main` list of class 64 has a block: unlink
+//! it, count it, done — some ten instructions and no lock. Once in 64 times at most `main` is empty; then `aux` becomes
+//! `main`. If there is none either, the depot hands over a list of 64, whole, by one store under its lock. If it has none,
+//! the slabs of the class fill a list, from the slab with the fewest free blocks, the lowest addresses first, by their
+//! bitmaps; only after the lock is released are the blocks' own bytes touched. If no slab has a free block, the best fit
+//! among the free runs becomes a slab; and if no run fits, the source maps a span.
+//!
+//! **One free, walked.** The block goes on the thread's `main` list. Once in 64 times at most `main` is full; then it
+//! becomes `aux`, and the former `aux` leaves. A list that lies in few pages goes to the depot whole. A scattered one is
+//! sorted: each block's slab is looked up in the page map, and its bit set. A slab all of whose blocks are back returns
+//! to the runs, where it merges with its neighbours. Last, if more free pages are resident than the idle bound allows,
+//! those freed longest ago are given back to the system.
+//!
+//! **Why that is fast.** After a trip to the depot a cache has at least `target` blocks and room for as many, so at least
+//! `target` calls pass before the next trip, whatever the pattern. A trip costs a lock for a few instructions. Sorting
+//! restores address order, so locality survives churn.
+//!
+//! **Why memory comes back.** Lists in caches and depot are bounded by the pages they pin. Everything else lies in slabs and
+//! runs, where free pages are seen and counted as they become free. The idle bound (see [`Config::idle_bytes`]) is kept at
+//! each free that reaches the slabs or runs; so it holds whenever the program stops calling, with no thread and no clock.
+//!
+//! # Locks
+//!
+//! Each layer has its own, one per class where there are classes; a lock is taken only while those held have lower ranks:
+//! shard of a `Heap` < registry of caches < depot < slabs < runs < records. Never two of one rank, but by fork, which takes
+//! all of them in order. No system call is made with a lock held. Builds with debug assertions check the order.
+//!
+//! # Features
+//!
+//! - `std` (default): [`Stratalloc`]. Without it the crate is `no_std`, and [`heap::Engine`] is what there is.
+//! - `fine-classes`: four size classes per doubling in place of one: less memory, somewhat more lists.
+//! - `allocator-api2`: heaps as objects.
 #![cfg_attr(not(test), no_std)]
-#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(loom, allow(dead_code, unused_imports, reason = "models drive a part of the crate"))]
 
 #[cfg(all(feature = "std", not(test)))]
 extern crate std;
@@ -34,6 +112,9 @@ pub use stats::{ClassStats, RunStats, Stats};
 #[cfg(all(test, feature = "std", not(loom)))]
 #[path = "../tests/rows/mod.rs"]
 mod rows;
+
+#[cfg(all(test, loom))]
+mod models;
 
 #[cfg(all(test, feature = "std", not(loom)))]
 #[global_allocator]

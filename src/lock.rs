@@ -1,12 +1,15 @@
 //! The seam beside every lock. [`RawLock`] is what a heap needs of a lock; [`Spin`] is the one of the process heap.
 //! `Locked` ties a lock to what it guards and to its rank.
 //!
-//! Lock order: a lock is only taken while every lock held has a lower [`Rank`]; two locks of one rank are never held
+//! Lock order: a lock is only taken while every lock held has a lower rank; two locks of one rank are never held
 //! together, but by fork, whose `prepare` takes all of them in order. Builds with debug assertions check it. No
 //! system call and no callback is made with a lock held.
 
 use crate::os;
+#[cfg(not(loom))]
 use core::cell::UnsafeCell;
+#[cfg(loom)]
+use loom::cell::UnsafeCell;
 
 /// Mutual exclusion without data.
 ///
@@ -121,7 +124,11 @@ impl<T, L: RawLock> Locked<T, L> {
         order::enter(self.rank);
         self.lock.acquire();
         // SAFETY: the lock is held until `section` has returned, and lends the value out once at a time.
+        #[cfg(not(loom))]
         let result = section(unsafe { &mut *self.value.get() });
+        // SAFETY: as above; loom checks it.
+        #[cfg(loom)]
+        let result = self.value.with_mut(|value| section(unsafe { &mut *value }));
         // SAFETY: acquired above.
         unsafe { self.lock.release() };
         order::leave(self.rank);

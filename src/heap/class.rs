@@ -87,7 +87,7 @@ mod ladder {
 /// Number of size classes.
 pub(crate) const CLASSES: usize = ladder::LEN;
 
-/// A size class; its index is below [`CLASSES`].
+/// A size class; its index is below `CLASSES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class(usize);
 

@@ -67,6 +67,12 @@ impl Block {
     }
 }
 
+/// A free block for a model: its link is one of loom's cells.
+#[cfg(all(test, loom))]
+pub(crate) fn block() -> Block {
+    Block(NonNull::from(Box::leak(Box::new(loom::cell::UnsafeCell::new(None)))))
+}
+
 /// Some blocks of one class and their number.
 #[derive(Debug)]
 pub(crate) struct List {

@@ -45,6 +45,13 @@ use run::Runs;
 use slab::Slabs;
 use traffic::Records;
 
+/// What the models drive.
+#[cfg(all(test, loom))]
+pub(crate) mod model {
+    pub(crate) use super::depot::Depot;
+    pub(crate) use super::list::{List, block};
+}
+
 /// The front seam: a heap as its users call it. Wings decorate it (a guarded heap is `Blocks` over `Blocks`).
 ///
 /// # Safety

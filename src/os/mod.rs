@@ -3,17 +3,15 @@
 //! [`Mmap`] is the process's own memory, [`Fixed`] a buffer of the caller's. Only this folder makes system calls.
 
 mod fixed;
-#[cfg(all(feature = "allocator-api2", not(loom)))]
-mod owned;
 mod unix;
 
 pub use fixed::Fixed;
-#[cfg(all(feature = "allocator-api2", not(loom)))]
-pub(crate) use owned::Owned;
 pub use unix::Mmap;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(loom)))]
 pub(crate) use unix::at_fork_once;
 pub(crate) use unix::{abort, last_words, yield_now};
+#[cfg(feature = "allocator-api2")]
+pub(crate) use unix::{map, unmap};
 
 use core::ptr::NonNull;
 

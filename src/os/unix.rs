@@ -154,14 +154,14 @@ fn map_stepped(bytes: usize) -> Option<Span> {
 }
 
 /// Maps fresh zeroed memory anywhere.
-pub(super) fn map(bytes: usize) -> Option<Span> {
+pub(crate) fn map(bytes: usize) -> Option<Span> {
     // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let at = unsafe { libc::mmap(null_mut(), bytes, ACCESS, FLAGS, -1, 0) };
     (at != libc::MAP_FAILED).then_some(Span { at: at as usize, bytes })
 }
 
 /// Unmaps what [`map`] mapped, or a part of it.
-pub(super) fn unmap(span: Span) {
+pub(crate) fn unmap(span: Span) {
     if span.bytes > 0 {
         // SAFETY: the span is ours and nobody has been given it. A refusal leaves it mapped and unused.
         let _ = unsafe { libc::munmap(span.at as *mut libc::c_void, span.bytes) };
@@ -187,7 +187,7 @@ pub(crate) fn abort() -> ! {
 }
 
 /// Registers, once, what is to be done around every `fork`.
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(loom)))]
 pub(crate) fn at_fork_once(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
     static REGISTERED: AtomicUsize = AtomicUsize::new(0);
     if REGISTERED.swap(1, Relaxed) == 0 {

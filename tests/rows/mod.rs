@@ -4,6 +4,8 @@
 //! exist only there. Every promise is shown in a process of its own, once as shipped, which must pass, and once with the
 //! promise broken on purpose, which must fail: a test whose twin passes is no test.
 
+#![allow(clippy::disallowed_macros, reason = "tests may print")]
+
 mod blocks;
 mod pages;
 mod process;

@@ -1,9 +1,7 @@
 //! Rows of the page-run layer, and of requests that are refused.
 
 use super::promise;
-use super::support::{
-    Failing, Random, block, free, layout, open, resident_pages, small, through, with_cache, with_roomy,
-};
+use super::support::{Failing, Random, block, free, layout, resident_pages, small, through, with_cache, with_roomy};
 use std::alloc::Layout;
 use stratalloc::heap::{Blocks, Engine};
 use stratalloc::lock::Spin;
@@ -127,7 +125,7 @@ fn g8_large_blocks_move_by_their_page_tables() {
 fn fill(at: *mut u8, from: usize, to: usize) {
     for offset in (from..to).step_by(PAGE) {
         // SAFETY: inside the block.
-        unsafe { at.add(offset).cast::<usize>().write(offset) };
+        unsafe { at.wrapping_add(offset).cast::<usize>().write(offset) };
     }
 }
 
@@ -135,7 +133,7 @@ fn fill(at: *mut u8, from: usize, to: usize) {
 fn holds(at: *mut u8, to: usize) {
     for offset in (0..to).step_by(PAGE) {
         // SAFETY: inside the block.
-        assert_eq!(unsafe { at.add(offset).cast::<usize>().read() }, offset);
+        assert_eq!(unsafe { at.wrapping_add(offset).cast::<usize>().read() }, offset);
     }
 }
 
@@ -152,7 +150,7 @@ fn g8_a_failed_realloc_leaves_the_block() {
                 // SAFETY: the block is live; the buffer has no such room.
                 assert!(unsafe { heap.realloc(at, layout(size, 8), 8 << 20) }.is_null());
                 // SAFETY: the block is as it was.
-                assert!((0..size).all(|offset| unsafe { at.add(offset).read() } == 0xa5));
+                assert!((0..size).all(|offset| unsafe { at.wrapping_add(offset).read() } == 0xa5));
                 free(&heap, at, layout(size, 8));
             }
         });
@@ -175,7 +173,7 @@ fn g9_zeroed_memory_is_not_touched_if_it_is_zero() {
             // SAFETY: as above.
             let again = unsafe { heap.alloc_zeroed(of) };
             // SAFETY: inside the block.
-            assert!((0..2 << 20).all(|offset| unsafe { again.add(offset).read() } == 0));
+            assert!((0..2 << 20).all(|offset| unsafe { again.wrapping_add(offset).read() } == 0));
             free(&heap, again, of);
         });
     });
@@ -235,12 +233,12 @@ fn mark(at: *mut u8, of: Layout) {
     // SAFETY: the first and the last byte of the block.
     unsafe { at.write(value) };
     // SAFETY: as above.
-    unsafe { at.add(of.size() - 1).write(value) };
+    unsafe { at.wrapping_add(of.size() - 1).write(value) };
 }
 
 fn marked(at: *mut u8, of: Layout, value: u8) -> bool {
     // SAFETY: the first and the last byte of the block.
-    (unsafe { at.read() }) == value && (unsafe { at.add(of.size() - 1).read() }) == value
+    (unsafe { at.read() }) == value && (unsafe { at.wrapping_add(of.size() - 1).read() }) == value
 }
 
 fn give_back(heap: &impl Blocks, at: *mut u8, of: Layout) {

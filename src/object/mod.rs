@@ -1,15 +1,17 @@
 //! A heap as an object: what is allocated in it goes when it goes, all at once.
 
+mod owned;
+
 use crate::config::Config;
 use crate::heap::{Attached, Blocks, Cache, Engine};
 use crate::lock::{Locked, Rank, Spin};
-use crate::os::Owned;
 use crate::stats::Stats;
 use crate::sync::{AtomicUsize, Relaxed};
 use allocator_api2::alloc::{AllocError, Allocator};
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::NonNull;
+use owned::Owned;
 
 /// Caches of one heap; threads share them by their number.
 const SHARDS: usize = 16;

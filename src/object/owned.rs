@@ -1,9 +1,8 @@
 //! The process's own memory for a heap that goes before the process does.
 
-use super::unix::{map, unmap};
-use super::{Mmap, Relocation, Source, Span};
 use crate::config::HugePages;
 use crate::lock::{Locked, Rank, Spin};
+use crate::os::{Mmap, Relocation, Source, Span, map, unmap};
 use core::ptr::NonNull;
 
 /// [`Mmap`] with a ledger of what it mapped, so that all of it can be unmapped at once.
