@@ -63,16 +63,28 @@ mod ladder {
     /// A class's size is a multiple of every alignment that the size is a multiple of, once it is rounded up.
     #[inline(always)]
     pub(super) const fn index(size: usize, align: usize) -> Option<usize> {
-        // Wraps to a huge value for size 0, and stays huge for a size beyond the ladder.
+        // Huge for size 0, and for a size beyond the ladder.
         let top = (size.wrapping_add(align - 1) & !(align - 1)).wrapping_sub(1);
         if top >= BLOCK_MAX {
             return None;
         }
-        let doubling = (top | 64).ilog2() as usize;
-        let index = 4 * doubling + (top >> (doubling - 2)) - 23;
-        // 1 to 8 bytes would share class 1 with 9 to 16.
-        Some(index - (top < 8) as usize)
+        Some(CLASS_OF[top / 8] as usize)
     }
+
+    /// The class for sizes from `8 * i + 1` to `8 * i + 8`. A table of 256 bytes costs a load where the arithmetic of
+    /// logarithm, shift and sum costs some ten instructions.
+    const CLASS_OF: [u8; BLOCK_MAX / 8] = {
+        let mut table = [0; BLOCK_MAX / 8];
+        let (mut at, mut class) = (0, 0);
+        while at < table.len() {
+            if size(class) <= 8 * at {
+                class += 1;
+            }
+            table[at] = class as u8;
+            at += 1;
+        }
+        table
+    };
 
     /// The block size of class `index`.
     pub(super) const fn size(index: usize) -> usize {
