@@ -1,5 +1,6 @@
 //! A JSON document of several megabytes: parsed, queried and written again, a few times over.
 
+use super::mib;
 use super::report::say;
 use super::words::commonest;
 use serde_json::Value;
@@ -120,9 +121,4 @@ impl Census {
         say(format_args!("json    {objects} objects, {arrays} arrays, {strings} strings, {deepest} levels deep"));
         say(format_args!("json    {} different keys, most often {}", keys.len(), commonest(keys)));
     }
-}
-
-/// `bytes` in MiB.
-pub(super) fn mib(bytes: usize) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

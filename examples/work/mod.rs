@@ -54,3 +54,8 @@ pub(crate) fn exit_code(outcome: Result<(), String>) -> ExitCode {
         }
     }
 }
+
+/// `bytes` in MiB.
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

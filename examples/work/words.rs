@@ -1,6 +1,6 @@
 //! An index of the words in the Rust sources that cargo has unpacked on this machine, made by several threads.
 
-use super::json::mib;
+use super::mib;
 use super::report::say;
 use ignore::WalkBuilder;
 use std::collections::HashMap;
