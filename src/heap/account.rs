@@ -81,6 +81,12 @@ impl Tally {
         self.full_pages.fetch_add((after as usize).wrapping_sub(before as usize), Relaxed);
     }
 
+    /// After a fork, in the child: only the forking thread's full lists are left.
+    #[cfg(feature = "std")]
+    pub(crate) fn forget_full_pages(&self, left: u32) {
+        self.full_pages.store(left as usize, Relaxed);
+    }
+
     /// Called with the lock of the depot.
     pub(crate) fn set_depot_pages(&self, class: Class, pages: u32) {
         self.depot_pages[class.index() % CLASSES].store(pages, Relaxed);

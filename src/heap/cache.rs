@@ -331,6 +331,12 @@ impl Cache {
         self.publish(class);
     }
 
+    /// The pages of full lists that the heap was last told of.
+    #[cfg(feature = "std")]
+    pub(super) fn told_pages(&self) -> u32 {
+        self.told_pages.get()
+    }
+
     /// After a push without room: makes `main`, which is full, a full list beside it, and returns the list that must
     /// leave for that, if one must, with the pages it lies in.
     pub(super) fn make_room(&self, class: Class, page_shift: u32) -> Option<(List, u32)> {

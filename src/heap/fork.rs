@@ -46,6 +46,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         // SAFETY: handed on.
         unsafe { self.after_fork() };
         self.registry.with(|registry| registry.keep_only(own));
+        self.tally.forget_full_pages(own.map_or(0, Cache::told_pages));
     }
 }
 

@@ -434,7 +434,10 @@ unsafe fn copy_to_new(heap: &impl Blocks, block: *mut u8, old: Layout, new: Layo
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// Bytes that a block for `layout` really has; 0 if no heap can serve it.
     pub fn usable_size(&self, layout: Layout) -> usize {
-        let shift = self.source.page_size().trailing_zeros();
+        let shift = match self.map.page_shift() {
+            0 => self.source.page_size().trailing_zeros(),
+            shift => shift,
+        };
         match Shape::of(layout, shift) {
             Some(Shape::Block(class)) => class.size(),
             Some(Shape::Pages(pages)) => (pages as usize) << shift,

@@ -163,11 +163,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         };
         let fresh = Stretch { first: self.map.page_of(span.at), pages: (span.bytes >> shift) as u32 };
         if !self.map.cover(fresh.first, fresh.pages, &self.source) {
+            // SAFETY: fresh, and nobody has been told of it.
+            unsafe { self.source.shrink(span) };
             return false;
         }
         self.tally.add_mapped(span.bytes);
         self.with_runs(|runs| runs.add_span(&self.map, fresh, self.source.comes_resident(span)));
-        self.keep_idle_bound();
         true
     }
 
@@ -210,12 +211,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if old.size() < RELOCATE_MIN || new.size() < old.size() {
             return None;
         }
-        let pages = new.size().div_ceil(self.map.page_bytes());
-        let to = self.take_run(u32::try_from(pages).ok()?, new.align())?;
         let first = self.map.page_of(block as usize);
         let Entry::Run(moved) = self.map.entry(first) else {
             return None;
         };
+        let pages = new.size().div_ceil(self.map.page_bytes());
+        let to = self.take_run(u32::try_from(pages).ok()?, new.align())?;
         // SAFETY: the old run is the caller's, the new one ours; they are apart.
         let outcome = unsafe { self.source.relocate(self.map.span(first, moved), self.map.address_of(to)) };
         match outcome {

@@ -63,6 +63,14 @@ pub unsafe trait Source {
     /// it). `None` when there is no more.
     fn grow(&self, min: usize, mapped: usize) -> Option<Span>;
 
+    /// Takes back a span that `grow` gave and that cannot be used after all. A source may keep it for good.
+    ///
+    /// # Safety
+    /// - The span is what `grow` returned, whole, and nobody uses it.
+    unsafe fn shrink(&self, span: Span) {
+        let _ = span;
+    }
+
     /// Whether pages of the span may become resident though only their neighbours were touched (huge pages).
     fn comes_resident(&self, span: Span) -> bool {
         let _ = span;

@@ -28,6 +28,8 @@ const HUGE: usize = 2 << 20;
 /// The reach of the window to either side of the first mapping: page numbers in it fit 32 bits.
 const REACH: usize = 1 << 43;
 
+static_assertions::assert_eq_size!(usize, u64);
+
 impl Mmap {
     crate::sync::const_unless_loom! {
         /// A source that has mapped nothing yet.
@@ -50,9 +52,7 @@ impl Mmap {
             HugePages::Above(bytes) if mapped < bytes || span.bytes < HUGE => libc::MADV_NOHUGEPAGE,
             HugePages::Above(_) => libc::MADV_HUGEPAGE,
         };
-        // SAFETY: the mapping is fresh and ours; advice on huge pages changes no contents. A kernel without huge
-        // pages refuses, and then there is nothing to advise.
-        let _ = unsafe { libc::madvise(span.at as *mut libc::c_void, span.bytes, advice) };
+        advise(span, advice);
     }
 }
 
@@ -95,12 +95,19 @@ unsafe impl Source for Mmap {
         Some(span)
     }
 
+    unsafe fn shrink(&self, span: Span) {
+        unmap(span);
+    }
+
     fn comes_resident(&self, span: Span) -> bool {
         span.bytes >= HUGE && matches!(HugePages::from_code(self.huge.load(Relaxed)), HugePages::Above(_))
     }
 
     fn records(&self, bytes: usize) -> Option<NonNull<u8>> {
-        NonNull::new(map(bytes)?.at as *mut u8)
+        let span = map(bytes)?;
+        // Records are sparse: a huge page would make all of them resident.
+        advise(span, libc::MADV_NOHUGEPAGE);
+        NonNull::new(span.at as *mut u8)
     }
 
     unsafe fn purge(&self, range: Span) -> bool {
@@ -133,6 +140,15 @@ fn remap(span: Span) -> bool {
 
 const ACCESS: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 const FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+/// Advises the kernel on a fresh mapping.
+fn advise(span: Span, advice: libc::c_int) {
+    if span.bytes >= HUGE {
+        // SAFETY: the mapping is fresh and ours; advice on huge pages changes no contents. A kernel without huge pages
+        // refuses, and then there is nothing to advise.
+        let _ = unsafe { libc::madvise(span.at as *mut libc::c_void, span.bytes, advice) };
+    }
+}
 
 /// Maps `bytes` bytes; from `HUGE` on, beginning and ending at multiples of `HUGE`, so that page tables can move
 /// whole and a huge page can fit.
