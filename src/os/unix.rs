@@ -106,7 +106,9 @@ unsafe impl Source for Mmap {
     fn records(&self, bytes: usize) -> Option<NonNull<u8>> {
         let span = map(bytes)?;
         // Records are sparse: a huge page would make all of them resident.
-        advise(span, libc::MADV_NOHUGEPAGE);
+        if bytes >= HUGE {
+            advise(span, libc::MADV_NOHUGEPAGE);
+        }
         NonNull::new(span.at as *mut u8)
     }
 
@@ -143,11 +145,9 @@ const FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_N
 
 /// Advises the kernel on a fresh mapping.
 fn advise(span: Span, advice: libc::c_int) {
-    if span.bytes >= HUGE {
-        // SAFETY: the mapping is fresh and ours; advice on huge pages changes no contents. A kernel without huge pages
-        // refuses, and then there is nothing to advise.
-        let _ = unsafe { libc::madvise(span.at as *mut libc::c_void, span.bytes, advice) };
-    }
+    // SAFETY: the mapping is fresh and ours; advice on huge pages changes no contents. A kernel without huge pages
+    // refuses, and then there is nothing to advise.
+    let _ = unsafe { libc::madvise(span.at as *mut libc::c_void, span.bytes, advice) };
 }
 
 /// Maps `bytes` bytes; from `HUGE` on, beginning and ending at multiples of `HUGE`, so that page tables can move
