@@ -162,11 +162,12 @@ impl Process<'_> {
     #[inline(never)]
     fn spill(self, class: Class, block: Block) {
         thread::with_cache(|cache| {
-            // A thread may free before it allocates. The heap is open: the block came from it.
-            if cache.is_fresh() {
-                let _ = thread::begin(cache, self.0);
+            // A thread may free before it allocates: then its cache has room from now on. The heap is open: the block
+            // came from it.
+            let begun = cache.is_fresh() && thread::begin(cache, self.0);
+            if !(begun && cache.push(class, block)) {
+                ENGINE.spill(cache, class, block);
             }
-            ENGINE.spill(cache, class, block);
         });
     }
 
