@@ -165,7 +165,7 @@ fn caches() -> usize {
 fn g11_destructors_before_and_after_the_end_of_the_cache() {
     static EARLIER: Seen = Seen::nothing();
     static LATER: Seen = Seen::nothing();
-    let ended = in_own_process("g11_destructors_before_and_after_the_end_of_the_cache", || {
+    in_own_process(|| {
         let before = caches();
         // Destructors run in reverse order: the one registered before the cache begins runs after it has ended.
         run_to_return(&|| {
@@ -178,14 +178,14 @@ fn g11_destructors_before_and_after_the_end_of_the_cache() {
         assert_eq!((LATER.runs(), LATER.caches()), (1, before + 1), "with the cache");
         assert_eq!((EARLIER.runs(), EARLIER.caches()), (1, before), "past the cache");
         assert_eq!(caches(), before);
-    });
-    ended.well();
+    })
+    .well();
 }
 
 #[test]
 fn g11_destructors_that_begin_others() {
     static SEEN: Seen = Seen::nothing();
-    let ended = in_own_process("g11_destructors_that_begin_others", || {
+    in_own_process(|| {
         let before = caches();
         run_to_return(&|| {
             OUTER.set(Some(Nest(&SEEN)));
@@ -193,13 +193,13 @@ fn g11_destructors_that_begin_others() {
         });
         thread::spawn(|| OUTER.set(Some(Nest(&SEEN)))).join().expect("the thread ends well");
         assert_eq!((SEEN.runs(), caches()), (2, before));
-    });
-    ended.well();
+    })
+    .well();
 }
 
 #[test]
 fn g11_cache_that_begins_in_a_destructor_of_c() {
-    let ended = in_own_process("g11_cache_that_begins_in_a_destructor_of_c", || {
+    in_own_process(|| {
         let before = caches();
         let mut key = 0;
         // SAFETY: the destructor takes any value.
@@ -211,8 +211,8 @@ fn g11_cache_that_begins_in_a_destructor_of_c() {
             });
             assert_eq!(caches(), before);
         }
-    });
-    ended.well();
+    })
+    .well();
 }
 
 /// Runs when the destructors of thread-locals have run.
@@ -222,15 +222,15 @@ unsafe extern "C" fn work_at_the_end(_: *mut c_void) {
 
 #[test]
 fn g11_threads_made_by_c() {
-    let ended = in_own_process("g11_threads_made_by_c", || {
+    in_own_process(|| {
         let before = (caches(), Stratalloc::stats().allocated);
         for _ in 0..100 {
             run_to_return(&work_on_the_heap);
             run_to_exit(&work_on_the_heap);
         }
         assert_eq!((caches(), Stratalloc::stats().allocated), before);
-    });
-    ended.well();
+    })
+    .well();
 }
 
 const BATCHES: usize = 100;
@@ -264,7 +264,7 @@ fn footprint() -> (usize, usize) {
 
 #[test]
 fn g11_ten_thousand_threads_leave_live_blocks() {
-    let ended = in_own_process("g11_ten_thousand_threads_leave_live_blocks", || {
+    in_own_process(|| {
         // The first batch leaves the stacks that the C library keeps for the others.
         drop(batch(0));
         let (threads, (allocated, resident)) = (caches(), footprint());
@@ -276,8 +276,8 @@ fn g11_ten_thousand_threads_leave_live_blocks() {
         assert_eq!(caches(), threads);
         assert!(allocated_after.abs_diff(allocated) <= MIB, "allocated: {allocated} before, {allocated_after} after");
         assert!(resident_after <= resident + MIB, "resident: {resident} before, {resident_after} after");
-    });
-    ended.well();
+    })
+    .well();
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn g6_a_thread_frees_before_it_allocates() {
 
 #[test]
 fn g6_blocks_go_one_way() {
-    let ended = in_own_process("g6_blocks_go_one_way", || {
+    in_own_process(|| {
         let (allocated, _) = footprint();
         let (give, take) = mpsc::sync_channel::<Marked>(1000);
         let freeing = thread::spawn(move || take.into_iter().filter(Marked::is_intact).count());
@@ -314,8 +314,8 @@ fn g6_blocks_go_one_way() {
         assert_eq!(freeing.join().expect("the thread ends well"), 100_000);
         let (allocated_after, _) = footprint();
         assert!(allocated_after.abs_diff(allocated) <= MIB, "allocated: {allocated} before, {allocated_after} after");
-    });
-    ended.well();
+    })
+    .well();
 }
 
 const CROWD: usize = 64;
