@@ -2,6 +2,10 @@
 //! with its cache and past it. A test harness has no test on the main thread, so this file is without one: it starts
 //! itself once more and reads what that process says.
 
+#[path = "common/in_time.rs"]
+mod in_time;
+
+use in_time::output_in_time;
 use std::cell::Cell;
 use std::hint::black_box;
 use std::io::{Write, stdout};
@@ -46,7 +50,7 @@ fn main() {
         return play_the_role();
     }
     let binary = std::env::current_exe().expect("the path of this binary");
-    let output = Command::new(binary).env(ROLE, "1").output().expect("a second process");
+    let output = output_in_time(Command::new(binary).env(ROLE, "1"));
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(said, "thread-local: true, 1 caches\nat exit: true, 0 caches\n", "{output:?}");

@@ -1,14 +1,15 @@
 //! A test in a process of its own: this test binary once more, with that test alone. There it may measure the whole
 //! process, or let it die.
 
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+#[path = "in_time.rs"]
+mod in_time;
+
+use in_time::output_in_time;
+use std::process::{Command, ExitStatus};
 
 const ROLE: &str = "STRATALLOC_TEST_ROLE";
 /// The exit status of a process whose test has run to its end.
 const DONE: i32 = 42;
-/// A process that takes longer hangs.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How such a process ended.
 #[derive(Debug)]
@@ -25,30 +26,9 @@ pub(crate) fn in_own_process(body: fn()) -> Ended {
         body();
         std::process::exit(DONE);
     }
-    let binary = std::env::current_exe().expect("the path of this binary");
-    let mut command = Command::new(binary);
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE, name);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a second process");
-    wait(child)
-}
-
-fn wait(mut child: Child) -> Ended {
-    let pipe = child.stderr.take().expect("a pipe from the child");
-    let reader = std::thread::spawn(move || std::io::read_to_string(pipe).expect("text"));
-    let status = status_within_deadline(&mut child);
-    Ended { status, stderr: reader.join().expect("the reader ends") }
-}
-
-fn status_within_deadline(child: &mut Child) -> ExitStatus {
-    let begun = Instant::now();
-    while begun.elapsed() < DEADLINE {
-        if let Some(status) = child.try_wait().expect("the child's state") {
-            return status;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().expect("the child can be ended");
-    child.wait().expect("the child's state")
+    let mut command = Command::new(std::env::current_exe().expect("the path of this binary"));
+    let output = output_in_time(command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE, name));
+    Ended { status: output.status, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
 }
 
 impl Ended {
