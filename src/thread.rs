@@ -11,6 +11,7 @@ use crate::global::ENGINE;
 use crate::heap::Cache;
 use crate::os;
 use crate::twin::{self, Twin};
+use core::ffi::c_void;
 
 std::thread_local! {
     static CACHE: Cache = const { Cache::new() };
@@ -22,11 +23,24 @@ struct End;
 
 impl Drop for End {
     fn drop(&mut self) {
-        if !twin::is(Twin::G11) {
-            // SAFETY: the thread's cache is attached since `END` was first reached, and nobody uses it now.
-            with_cache(|cache| unsafe { ENGINE.detach(cache) });
-        }
+        os::not_at_thread_end();
+        end();
     }
+}
+
+/// The end of a cache that has begun when the destructors of thread-locals had run, in a destructor of C's
+/// thread-specific data: `END` is dropped no more.
+extern "C" fn end_late(_: *mut c_void) {
+    end();
+}
+
+fn end() {
+    with_cache(|cache| {
+        if cache.is_live() && !twin::is(Twin::G11) {
+            // SAFETY: the cache is attached, and nobody uses it now.
+            unsafe { ENGINE.detach(cache) };
+        }
+    });
 }
 
 /// Runs `section` with the thread's cache.
@@ -63,8 +77,9 @@ pub(crate) fn begin(cache: &Cache, config: &Config) -> bool {
         return false;
     }
     if cache.is_fresh() {
-        // SAFETY: the cache is this thread's and lies where it is until the thread has ended; `End` detaches it.
+        // SAFETY: the cache is this thread's and lies where it is until the thread has ended; `end` detaches it.
         unsafe { ENGINE.attach(cache) };
+        os::at_thread_end(end_late);
         // The registration may allocate: by now the cache can serve it.
         if END.try_with(|_| ()).is_err() {
             // SAFETY: attached above. The thread is past the point where `End` could do it.

@@ -3,9 +3,13 @@
 //! [`Mmap`] is the process's own memory, [`Fixed`] a buffer of the caller's. Only this folder makes system calls.
 
 mod fixed;
+#[cfg(all(feature = "std", not(loom)))]
+mod thread_end;
 mod unix;
 
 pub use fixed::Fixed;
+#[cfg(all(feature = "std", not(loom)))]
+pub(crate) use thread_end::{at_thread_end, not_at_thread_end};
 pub use unix::Mmap;
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use unix::at_fork_once;

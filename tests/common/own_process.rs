@@ -1,0 +1,40 @@
+//! A test in a process of its own: this test binary once more, with that test alone. There it may measure the whole
+//! process, or let it die.
+
+#[path = "in_time.rs"]
+mod in_time;
+
+use in_time::output_in_time;
+use std::process::{Command, ExitStatus};
+
+const ROLE: &str = "STRATALLOC_TEST_ROLE";
+/// The exit status of a process whose test has run to its end.
+const DONE: i32 = 42;
+
+/// How such a process ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stderr: String,
+}
+
+/// In the first process: runs the calling test again in a second one, and says how that ended. There: runs `body`.
+pub(crate) fn in_own_process(body: fn()) -> Ended {
+    let thread = std::thread::current();
+    let name = thread.name().expect("the harness names a test's thread after it");
+    if std::env::var(ROLE).is_ok_and(|role| role == name) {
+        body();
+        std::process::exit(DONE);
+    }
+    let mut command = Command::new(std::env::current_exe().expect("the path of this binary"));
+    let output = output_in_time(command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE, name));
+    Ended { status: output.status, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
+}
+
+impl Ended {
+    /// Fails the test, with what the process said, unless it ran to its end.
+    #[track_caller]
+    pub(crate) fn well(&self) {
+        assert_eq!(self.status.code(), Some(DONE), "{}\n{}", self.status, self.stderr);
+    }
+}
