@@ -20,6 +20,9 @@ pub(crate) type Page = u32;
 
 /// Pages that a leaf describes, at the most.
 const LEAF_PAGES: usize = 1 << 16;
+/// Windows of at most so many pages have all their leaves from the start: a small source may give all it has at its
+/// first growth, and then nothing is left for a leaf.
+const EAGER_PAGES: usize = 1 << 26;
 
 /// What a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +93,7 @@ pub(crate) struct Map {
     /// Pages that each leaf describes: a power of two.
     leaf_shift: AtomicU32,
     leaves: AtomicUsize,
-    /// `leaves` pointers to leaves, null until made.
+    /// `leaves` pointers to leaves, null until made, and one that stays null.
     root: AtomicPtr<AtomicPtr<u8>>,
     /// Bytes of root and leaves.
     bytes: AtomicUsize,
@@ -116,10 +119,12 @@ impl Map {
         let Some(window) = source.window() else {
             return false;
         };
-        let pages = (window.bytes >> shift).next_power_of_two().min(1 << 32);
+        let window_pages = (window.bytes >> shift).clamp(1, 1 << 32);
+        let pages = window_pages.next_power_of_two();
         let leaf_pages = pages.min(LEAF_PAGES);
         let leaves = pages / leaf_pages;
-        let bytes = leaves * size_of::<AtomicPtr<u8>>();
+        // One more, which stays null: the page behind the last one is looked at, too.
+        let bytes = (leaves + 1) * size_of::<AtomicPtr<u8>>();
         let Some(root) = source.records(bytes) else {
             return false;
         };
@@ -130,7 +135,7 @@ impl Map {
         self.bytes.store(bytes, Relaxed);
         // Release: publishes the four above to who finds the root, in `leaf`.
         self.root.store(root.as_ptr().cast(), Release);
-        true
+        window_pages > EAGER_PAGES || self.cover(0, window_pages as u32, source)
     }
 
     #[inline]
@@ -238,7 +243,7 @@ impl Map {
     fn slot(&self, leaf: usize) -> Option<&AtomicPtr<u8>> {
         // Acquire: pairs with `open`.
         let root = NonNull::new(self.root.load(Acquire))?;
-        // SAFETY: `leaf` is below `leaves`, since pages are in the window; the root is never unmapped.
+        // SAFETY: `leaf` is at most `leaves`, since pages are in the window or right behind it; the root is never unmapped.
         let slot = unsafe { root.add(leaf) };
         // SAFETY: as above; zero bits are a null pointer.
         Some(unsafe { slot.as_ref() })
