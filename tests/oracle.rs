@@ -84,7 +84,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// A stretch of the same operation: stretches reach the depot and the slabs, which single steps seldom do.
 fn burst() -> impl Strategy<Value = Burst> {
-    (prop_oneof![4 => Just(1), 1 => 2..200usize], op()).prop_map(|(times, op)| Burst { times, op })
+    (prop_oneof![4 => Just(1), 1 => 2..200usize], op()).prop_map(|(times, op)| Burst::new(times, op))
 }
 
 fn script() -> impl Strategy<Value = Vec<Burst>> {
@@ -345,7 +345,7 @@ fn g9_zeroed_memory_is_zero_after_every_kind_of_use() {
 #[test]
 fn g6_freed_by_another_thread() {
     let engine = open::<_, Spin>(Mmap::new(), &Config::new()).unwrap();
-    let once = |op| Burst { times: 1, op };
+    let once = |op| Burst::new(1, op);
     let sizes = [8, 100, 2048, 5000, 70_000];
     let maker = sizes.map(|size| [once(Op::Alloc(layout(size, 1))), once(Op::Hand(0))]).concat();
     let taker = [once(Op::Take), once(Op::Free(0))];

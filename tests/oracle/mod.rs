@@ -55,6 +55,21 @@ impl Debug for Op {
     }
 }
 
+/// Bytes that a burst touches, about: what is larger only takes time.
+const BURST_BYTES: usize = 8 << 20;
+
+impl Burst {
+    /// `op` up to `times` times, less often if it is about large blocks.
+    pub fn new(times: usize, op: Op) -> Self {
+        let size = match op {
+            Op::Alloc(layout) | Op::AllocZeroed(layout) => layout.size(),
+            Op::Realloc(_, size) => size,
+            _ => 0,
+        };
+        Self { times: times.min(BURST_BYTES / size.max(1)), op }
+    }
+}
+
 impl Debug for Burst {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} x {:?}", self.times, self.op)
@@ -117,13 +132,14 @@ impl Live {
     }
 
     /// The bytes of the block.
-    fn bytes(&self) -> &mut [u8] {
+    fn bytes(&self) -> &[u8] {
         // SAFETY: the block is live, ours alone, and has that many bytes.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts(self.pointer(), self.layout.size()) }
     }
 
-    fn fill(&self) {
-        let bytes = self.bytes();
+    fn fill(&mut self) {
+        // SAFETY: the block is live, ours alone, and has that many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.pointer(), self.layout.size()) };
         for (from, to) in probes(bytes.len()) {
             (from..to).for_each(|at| bytes[at] = byte(self.stamp, at));
         }
@@ -236,18 +252,18 @@ impl<B: Blocks> Oracle<B> {
     }
 
     /// Takes in what the heap returned for `layout`, once `look` has seen it; false if that is nothing.
-    fn enter(&mut self, at: *mut u8, layout: Layout, look: impl FnOnce(&Live)) -> bool {
+    fn enter(&mut self, at: *mut u8, layout: Layout, look: impl FnOnce(&mut Live)) -> bool {
         if at.is_null() {
             self.refused += 1;
             return false;
         }
         self.stamps += 1;
-        let live =
+        let mut live =
             Live { address: at.expose_provenance(), layout, stamp: self.stamps.wrapping_mul(0xd134_2543_de82_ef95) };
         assert!(live.address.is_multiple_of(layout.align()), "misaligned: {live:x?}");
         assert!(self.heap.usable_size(layout) >= layout.size(), "usable size below the size: {live:x?}");
         self.claim(&live);
-        look(&live);
+        look(&mut live);
         self.live.push(live);
         true
     }
