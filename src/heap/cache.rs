@@ -318,13 +318,29 @@ impl Cache {
     /// leave for that, if one must.
     pub(super) fn make_room(&self, class: Class, page_shift: u32) -> Option<List> {
         let side = self.side(class);
-        let evicted = (side.len() >= side.limit.get()).then(|| self.evict(class));
+        let spent = self.extra_pages.get() >= EXTRA_PAGES;
+        if spent && side.len() > 1 {
+            return Some(self.pass_main_on(class));
+        }
+        // Where the budget is spent, `main` may only follow as the first full list, which costs nothing.
+        let full = side.len() >= side.limit.get() || spent && side.len() > 0;
+        let evicted = full.then(|| self.evict(class));
         let main = self.take_main(class);
         let pages = if side.len() == 0 { 0 } else { main.pages(page_shift) };
         self.extra_pages.set(self.extra_pages.get() + pages);
         side.append(main, pages);
         self.publish(class);
         evicted
+    }
+
+    /// Takes `main`, which is full, out to leave the cache: one more full list would go beyond the budget.
+    fn pass_main_on(&self, class: Class) -> List {
+        let (side, list) = (self.side(class), self.take_main(class));
+        side.limit.set(side.len());
+        bump(&side.given, u64::from(list.len()));
+        bump(&side.trips_out, 1);
+        self.publish(class);
+        list
     }
 
     /// Takes the oldest full list out, and lets the class hold one more from now on if the budget allows.
