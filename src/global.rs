@@ -149,8 +149,14 @@ impl Process<'_> {
     #[inline(never)]
     fn refill(self, class: Class) -> *mut u8 {
         thread::with_cache(|cache| {
-            if cache.is_fresh() && !thread::begin(cache, self.0) {
-                return null_mut();
+            if cache.is_fresh() {
+                if !thread::begin(cache, self.0) {
+                    return null_mut();
+                }
+                // What begins a cache may allocate, and so may have filled `main`.
+                if let Some(block) = cache.pop(class) {
+                    return block.as_ptr();
+                }
             }
             self.check_config();
             ENGINE.refill(cache, class)
@@ -162,7 +168,8 @@ impl Process<'_> {
     #[inline(never)]
     fn spill(self, class: Class, block: Block) {
         thread::with_cache(|cache| {
-            // A thread may free before it allocates: then its cache begins, and has room.
+            // A thread may free before it allocates. The heap is open: the block came from it. A cache that has just begun
+            // has room, and no full `main` that could be spilled.
             if cache.is_fresh() && thread::begin(cache, self.0) && cache.push(class, block) {
                 return;
             }

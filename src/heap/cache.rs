@@ -341,13 +341,30 @@ impl Cache {
     /// leave for that, if one must, with the pages it lies in.
     pub(super) fn make_room(&self, class: Class, page_shift: u32) -> Option<(List, u32)> {
         let side = self.side(class);
-        let evicted = (side.len() >= side.limit.get()).then(|| self.evict(class));
+        let spent = self.full_pages.get() >= FULL_PAGES;
+        if spent && side.len() > 1 {
+            return Some(self.pass_main_on(class, page_shift));
+        }
+        // Where the budget is spent, `main` may only follow as the first full list, which every class may have.
+        let full = side.len() >= side.limit.get() || spent && side.len() > 0;
+        let evicted = full.then(|| self.evict(class));
         let main = self.take_main(class);
         let pages = main.pages(page_shift);
         self.full_pages.set(self.full_pages.get() + pages);
         side.append(main, pages);
         self.publish(class);
         evicted
+    }
+
+    /// Takes `main`, which is full, out to leave the cache: one more full list would go beyond the budget.
+    fn pass_main_on(&self, class: Class, page_shift: u32) -> (List, u32) {
+        let (side, list) = (self.side(class), self.take_main(class));
+        side.limit.set(side.len());
+        bump(&side.given, u64::from(list.len()));
+        bump(&side.trips_out, 1);
+        self.publish(class);
+        let pages = list.pages(page_shift);
+        (list, pages)
     }
 
     /// Takes the oldest full list out, and lets the class hold one more from now on if the budget allows.

@@ -118,7 +118,7 @@ impl Map {
         let Some(window) = source.window() else {
             return false;
         };
-        let pages = (window.bytes >> shift).min(1 << 32);
+        let pages = (window.bytes >> shift).clamp(1, 1 << 32);
         let leaf_pages = if pages <= ONE_LEAF { pages } else { LEAF_PAGES };
         let leaves = pages.div_ceil(leaf_pages);
         let bytes = leaves * size_of::<AtomicPtr<u8>>();

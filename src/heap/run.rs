@@ -263,3 +263,7 @@ fn dirty_tail(map: &Map, run: Stretch, want: u32, dirty: u32) -> (Stretch, u32) 
     }
     (Stretch { first: run.first + run.pages - pages, pages }, found)
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

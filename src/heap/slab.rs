@@ -411,6 +411,18 @@ impl Slabs {
         self.filled_lists += 1;
     }
 
+    /// Fills `batch` up to `want` blocks, with `fresh` from the runs if need be. False if other slabs sufficed, to which
+    /// blocks came meanwhile: then `fresh` is the caller's again, for a whole slab does not stay here.
+    pub(crate) fn fill_with(&mut self, fresh: SlabRef, want: usize, batch: &mut Batch) -> bool {
+        self.fill(want, batch);
+        let needed = batch.len() < want;
+        if needed {
+            self.add(fresh);
+            self.fill(want, batch);
+        }
+        needed
+    }
+
     /// Takes blocks back. Returns the slabs that are whole again, linked by `next`: they are the caller's.
     pub(crate) fn sort(&mut self, returns: &Returns) -> Option<SlabRef> {
         let mut whole = None;
@@ -431,7 +443,7 @@ impl Slabs {
     }
 
     /// Adds a slab fresh from the runs.
-    pub(crate) fn add(&mut self, slab: SlabRef) {
+    fn add(&mut self, slab: SlabRef) {
         self.slabs_taken += 1;
         self.count += 1;
         self.insert(slab);

@@ -182,15 +182,15 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// A list of `want` blocks from the slabs, of fewer if there is no memory for more.
     fn fill(&self, class: Class, want: usize) -> Option<List> {
         let mut batch = Batch::new();
-        loop {
-            self.with_slabs(class, |slabs| slabs.fill(want, &mut batch));
-            if batch.len() >= want {
-                break;
-            }
-            let Some(slab) = self.new_slab(class) else {
+        self.with_slabs(class, |slabs| slabs.fill(want, &mut batch));
+        while batch.len() < want {
+            let Some(fresh) = self.new_slab(class) else {
                 break;
             };
-            self.with_slabs(class, |slabs| slabs.add(slab));
+            if !self.with_slabs(class, |slabs| slabs.fill_with(fresh, want, &mut batch)) {
+                self.give_slab_back(fresh);
+                self.keep_idle_bound();
+            }
         }
         self.tally.lent(batch.len() * class.size());
         let list = batch.into_list();
