@@ -227,7 +227,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         stats.map = Map::bytes_for(mapped / page);
         stats.retained = self.tally.retained_pages() * page;
         let idle = self.tally.idle_pages.load(Relaxed) * page;
-        stats.resident = (mapped - free + stats.retained + stats.map).saturating_sub(untouched + idle);
+        stats.resident = (mapped - free + stats.retained).saturating_sub(untouched + idle);
         stats.mapped = mapped;
     }
 
