@@ -15,7 +15,7 @@ use std::ffi::{c_int, c_void};
 use std::hint::black_box;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc;
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use stratalloc::Stratalloc;
 
@@ -251,8 +251,18 @@ fn leave_blocks(thread: usize) -> Vec<Marked> {
     left
 }
 
+/// What as many threads leave that are all alive at once.
 fn batch(first: usize) -> Vec<Marked> {
-    let threads: Vec<_> = (first..first + BATCH).map(|thread| thread::spawn(move || leave_blocks(thread))).collect();
+    let all = Arc::new(Barrier::new(BATCH));
+    let start = |thread| {
+        let all = Arc::clone(&all);
+        thread::spawn(move || {
+            let blocks = leave_blocks(thread);
+            all.wait();
+            blocks
+        })
+    };
+    let threads: Vec<_> = (first..first + BATCH).map(start).collect();
     threads.into_iter().flat_map(|thread| thread.join().expect("the thread ends well")).collect()
 }
 
