@@ -137,7 +137,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 phase: AtomicU32::new(CLOSED),
                 settings: Settings {
                     idle_bytes: AtomicUsize::new(0),
-                    idle_share: AtomicUsize::new(1),
+                    idle_share: AtomicUsize::new(0),
                     list_bytes: AtomicUsize::new(0),
                     huge_pages: AtomicUsize::new(0),
                 },
