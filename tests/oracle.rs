@@ -93,13 +93,21 @@ fn script() -> impl Strategy<Value = Vec<Burst>> {
 
 /// Settings that make the heap purge always, often or seldom, and its lists short or long.
 fn config() -> impl Strategy<Value = Config> {
-    let idle = prop_oneof![Just(0), Just(64 << 10), Just(8 << 20)];
     let list = prop_oneof![Just(64), Just(8 << 10)];
-    (idle, list).prop_map(|(idle, list)| Config::new().idle_bytes(idle).idle_share(usize::MAX).list_bytes(list))
+    (idle(), list).prop_map(|(idle, list)| bounded(idle).list_bytes(list))
+}
+
+fn idle() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(0), Just(64 << 10), Just(8 << 20)]
+}
+
+/// Settings with an idle bound of `idle` bytes, whatever is live.
+fn bounded(idle: usize) -> Config {
+    Config::new().idle_bytes(idle).idle_share(usize::MAX)
 }
 
 fn cases(cases: u32) -> Cases {
-    Cases { cases, failure_persistence: None, max_shrink_iters: 4096, ..Cases::default() }
+    Cases { cases, failure_persistence: None, max_shrink_time: 20_000, ..Cases::default() }
 }
 
 /// Plays `script`, audits the books now and then, and asserts that the heap is empty at the end; how often it refused.
@@ -160,6 +168,18 @@ proptest! {
 
 proptest! {
     #![proptest_config(cases(24))]
+
+    #[test]
+    fn g14_the_idle_bound_holds_after_every_burst(script in script(), idle in idle()) {
+        let engine = open::<_, Spin>(Mmap::new(), &bounded(idle)).unwrap();
+        with_player(&engine, &Pool::default(), 1, |player| {
+            for burst in &script {
+                player.play_burst(*burst);
+                assert!(player.stats().retained <= idle, "{burst:?} leaves\n{}", player.stats());
+            }
+            player.finish();
+        });
+    }
 
     #[test]
     fn g6_random_operations_of_several_threads(scripts in prop::collection::vec(script(), 2..5), config in config()) {
