@@ -188,13 +188,16 @@ mod order {
     use super::Rank;
 
     /// Nothing: so a static heap is all zero bits, and takes no room in the program's file.
-    pub(super) type Tag = ();
+    #[derive(Clone, Copy, Debug)]
+    pub(super) struct Tag;
 
-    pub(super) const fn tag(_: Rank) -> Tag {}
+    pub(super) const fn tag(_: Rank) -> Tag {
+        Tag
+    }
 
     #[inline(always)]
-    pub(super) fn enter((): Tag) {}
+    pub(super) fn enter(_: Tag) {}
 
     #[inline(always)]
-    pub(super) fn leave((): Tag) {}
+    pub(super) fn leave(_: Tag) {}
 }

@@ -92,11 +92,11 @@ pub(crate) fn begin(cache: &Cache, config: &Config) -> bool {
 /// Opens the process heap for `config`, which must be what it was opened with before.
 fn open(config: &Config) -> bool {
     if !ENGINE.is_open() {
+        os::at_fork_once(prepare, parent, child);
         ENGINE.source().set_huge_pages(config.huge_pages);
         if !ENGINE.open(config) {
             return false;
         }
-        os::at_fork_once(prepare, parent, child);
     }
     if !ENGINE.is_configured_as(config) {
         die(Fatal::OtherConfig);

@@ -349,7 +349,7 @@ impl Cache {
         let full = side.len() >= side.limit.get() || spent && side.len() > 0;
         let evicted = full.then(|| self.evict(class));
         let main = self.take_main(class);
-        let pages = main.pages(page_shift);
+        let pages = main.pages(class.size(), page_shift);
         self.full_pages.set(self.full_pages.get() + pages);
         side.append(main, pages);
         self.publish(class);
@@ -363,7 +363,7 @@ impl Cache {
         bump(&side.given, u64::from(list.len()));
         bump(&side.trips_out, 1);
         self.publish(class);
-        let pages = list.pages(page_shift);
+        let pages = list.pages(class.size(), page_shift);
         (list, pages)
     }
 

@@ -2,12 +2,13 @@
 //!
 //! `prepare` takes every lock in the lock order, so that the child's copy of each layer is whole; parent and child let
 //! them go. In the child only the forking thread lives on: the caches of the others are forgotten. A cache may have
-//! been in the middle of a change, so its blocks are left alone; they are bounded by the bound of a cache.
+//! been in the middle of a change, so its blocks are left alone: what a cache may hold, it keeps for ever in the child.
 
 use super::cache::Cache;
-use super::{Engine, Registry};
+use super::{CLOSED, Engine, OPENING, Registry};
 use crate::lock::{Locked, RawLock};
 use crate::os::Source;
+use crate::sync::Relaxed;
 use core::ptr::NonNull;
 
 impl<S: Source, L: RawLock> Engine<S, L> {
@@ -45,6 +46,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) unsafe fn after_fork_in_child(&self, own: Option<&Cache>) {
         // SAFETY: handed on.
         unsafe { self.after_fork() };
+        // A thread that was opening the heap is not here to end it.
+        let _ = self.phase.compare_exchange(OPENING, CLOSED, Relaxed, Relaxed);
         self.registry.with(|registry| registry.keep_only(own));
         self.tally.forget_full_pages(own.map_or(0, Cache::told_pages));
     }
@@ -52,6 +55,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
 impl Registry {
     fn keep_only(&mut self, own: Option<&Cache>) {
+        // What the others counted stays counted; the blocks they hold are for ever in their caches.
+        let mut departed = self.departed;
+        let others = self.caches().filter(|cache| own.is_none_or(|own| !core::ptr::eq(*cache, own)));
+        others.for_each(|cache| departed.add(cache));
+        self.departed = departed;
         self.newest = own.map(NonNull::from);
         self.caches = usize::from(own.is_some());
         if let Some(cache) = own {

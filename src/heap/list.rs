@@ -133,13 +133,14 @@ impl List {
         }
     }
 
-    /// An upper bound of the pages that the blocks lie in: how often the page changes along the list, and one; O(len).
-    pub(crate) fn pages(&self, page_shift: u32) -> u32 {
+    /// An upper bound of the pages that the blocks, of `size` bytes, lie in: how often the page changes along the list, and
+    /// one; O(len).
+    pub(crate) fn pages(&self, size: usize, page_shift: u32) -> u32 {
         let (mut changes, mut last, mut at) = (0, usize::MAX, self.head);
         while let Some(block) = at {
-            let page = block.address() >> page_shift;
-            changes += u32::from(page != last);
-            last = page;
+            let (begin, end) = (block.address() >> page_shift, (block.address() + size - 1) >> page_shift);
+            changes += u32::from(begin != last) + u32::from(end != begin);
+            last = end;
             at = block.next();
         }
         changes

@@ -84,7 +84,7 @@ impl Runs {
     pub(crate) fn alloc(&mut self, map: &Map, pages: u32, align: usize) -> Option<Page> {
         let spare = (align >> map.page_shift()).saturating_sub(1);
         let need = pages.checked_add(u32::try_from(spare).ok()?)?;
-        let (first, len) = self.bins.best_fit(map, need)?;
+        let (first, len) = self.bins.best_fit(map, need).or_else(|| self.lucky_fit(map, pages, align))?;
         let dirty = self.withdraw(map, first, len);
         let start = map.page_of(map.address_of(first).next_multiple_of(align.max(map.page_bytes())));
         let front = start - first;
@@ -96,11 +96,14 @@ impl Runs {
         Some(start)
     }
 
+    /// The best fit for `pages` pages, if it happens to begin at a multiple of `align` bytes.
+    fn lucky_fit(&self, map: &Map, pages: u32, align: usize) -> Option<(Page, u32)> {
+        self.bins.best_fit(map, pages).filter(|(first, _)| map.address_of(*first).is_multiple_of(align.max(1)))
+    }
+
     /// Takes a run back whose pages may hold anything. O(log n).
     pub(crate) fn free(&mut self, map: &Map, run: Stretch) {
-        if map.entry(run.first) != Entry::Run(run.pages) {
-            die(Fatal::NotARun);
-        }
+        check_run(map, run);
         map.clear_run(run.first, run.pages);
         self.insert_soiled(map, run);
         self.frees += 1;
@@ -120,6 +123,7 @@ impl Runs {
 
     /// Cuts the run at `first` from `old` down to `new` pages. O(log n).
     pub(crate) fn shrink(&mut self, map: &Map, first: Page, old: u32, new: u32) {
+        check_run(map, Stretch { first, pages: old });
         let tail = Stretch { first: first + new, pages: old - new };
         map.clear_run(first, old);
         map.set_run(first, new);
@@ -129,6 +133,7 @@ impl Runs {
     /// Lets the run at `first` grow from `old` to `new` pages into the free run behind it, if that is long enough.
     /// O(log n).
     pub(crate) fn grow(&mut self, map: &Map, first: Page, old: u32, new: u32) -> bool {
+        check_run(map, Stretch { first, pages: old });
         let (behind, more) = (first.wrapping_add(old), new - old);
         let Entry::Free(len) = map.entry(behind) else {
             return false;
@@ -247,6 +252,13 @@ impl Runs {
             map.free_run(older).newer.set(newer)
         }
         if newer == 0 { self.newest = older } else { map.free_run(newer).older.set(older) }
+    }
+}
+
+/// Ends the process if `run` is not in use with just that length.
+fn check_run(map: &Map, run: Stretch) {
+    if map.entry(run.first) != Entry::Run(run.pages) {
+        die(Fatal::NotARun);
     }
 }
 

@@ -11,12 +11,12 @@ use super::run::Stretch;
 use super::slab::{Batch, Returns, SlabRef, chain};
 use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
-use crate::os::Source;
+use crate::os::{Source, Span};
 use crate::twin::{self, Twin};
 use core::ptr::{NonNull, null_mut};
 
-/// Pages taken from the runs at a time for slab records.
-const RECORD_PAGES: u32 = 16;
+/// Bytes taken from the runs at a time for slab records.
+const RECORD_BYTES: usize = 64 << 10;
 
 /// Memory for slab records: what is left of the newest run taken for them.
 #[derive(Debug)]
@@ -40,10 +40,14 @@ impl Records {
         NonNull::new(core::ptr::with_exposed_provenance_mut(at))
     }
 
-    /// Goes on with the run of `bytes` bytes at `at`; what is left of the last one is too short to matter.
-    fn feed(&mut self, at: usize, bytes: usize) {
-        (self.next, self.end) = (at, at + bytes);
-        self.bytes += bytes as u64;
+    /// Cuts off `bytes` bytes, from `fresh` if what is left is too short; then that is given up, and `fresh` taken.
+    fn carve_or_feed(&mut self, bytes: usize, fresh: Span) -> (Option<NonNull<u8>>, bool) {
+        if let Some(record) = self.carve(bytes) {
+            return (Some(record), false);
+        }
+        (self.next, self.end) = (fresh.at, fresh.at + fresh.bytes);
+        self.bytes += fresh.bytes as u64;
+        (self.carve(bytes), true)
     }
 }
 
@@ -138,10 +142,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         list.append(self.with_depot(class, Depot::take_odd));
         while list.len() >= target {
             let full = list.split_off(target);
-            let pages = full.pages(self.map.page_shift());
+            let pages = full.pages(class.size(), self.map.page_shift());
             self.stow(class, full, pages);
         }
-        let pages = list.pages(self.map.page_shift());
+        let pages = list.pages(class.size(), self.map.page_shift());
         if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list, pages)) {
             self.sort(class, list);
         }
@@ -161,8 +165,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// A block for a thread that has no cache any more.
     fn alloc_uncached(&self, class: Class) -> *mut u8 {
-        let odd = self.with_depot(class, Depot::pop_odd);
-        let block = odd.or_else(|| self.fill(class, 1)?.pop());
+        let one = || self.with_depot(class, Depot::pop_odd).or_else(|| self.fill(class, 1)?.pop());
+        let block = one().or_else(|| {
+            self.reclaim(None);
+            one()
+        });
         let Some(block) = block else {
             return null_mut();
         };
@@ -255,14 +262,19 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if let Some(record) = self.slabs[class].with(super::slab::Slabs::spare_record) {
             return Some(record);
         }
-        loop {
-            if let Some(record) = self.records.with(|records| records.carve(bytes)) {
-                return Some(record);
-            }
-            let first = self.take_run(RECORD_PAGES, 0)?;
-            let span = self.map.span(first, RECORD_PAGES);
-            self.records.with(|records| records.feed(span.at, span.bytes));
+        self.records.with(|records| records.carve(bytes)).or_else(|| self.feed_records(bytes))
+    }
+
+    /// Memory for a record of `bytes` bytes, from a fresh run unless another thread has brought one meanwhile.
+    fn feed_records(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let pages = RECORD_BYTES.div_ceil(self.map.page_bytes()) as u32;
+        let first = self.take_run(pages, 0)?;
+        let span = self.map.span(first, pages);
+        let (record, fed) = self.records.with(|records| records.carve_or_feed(bytes, span));
+        if !fed {
+            self.with_runs(|runs| runs.free_as_marked(&self.map, Stretch { first, pages }));
         }
+        record
     }
 
     /// Keeps a record for which there were no pages.

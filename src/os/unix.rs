@@ -87,7 +87,9 @@ unsafe impl Source for Mmap {
     fn grow(&self, min: usize, mapped: usize) -> Option<Span> {
         let step = (mapped / 4).clamp(STEP_MIN, STEP_MAX).next_multiple_of(STEP_MIN);
         let span = map_stepped(min.max(step)).or_else(|| map_stepped(min))?;
-        if !self.window()?.contains(span) {
+        // The window's first page has the number that means no page.
+        let window = self.window()?;
+        if !window.contains(span) || span.at == window.at {
             unmap(span);
             return None;
         }
@@ -104,7 +106,7 @@ unsafe impl Source for Mmap {
     }
 
     fn records(&self, bytes: usize) -> Option<NonNull<u8>> {
-        let span = map(bytes)?;
+        let span = map_with(bytes, FLAGS | libc::MAP_NORESERVE)?;
         // Records are sparse: a huge page would make all of them resident.
         if bytes >= HUGE {
             advise(span, libc::MADV_NOHUGEPAGE);
@@ -128,7 +130,12 @@ unsafe impl Source for Mmap {
         }
         // A kernel that refuses late (the range spans two of its mappings; no DONTUNMAP before 5.7) has already
         // unmapped the new place.
-        if remap(Span { at: to, bytes: from.bytes }) { Relocation::Refused } else { Relocation::Lost }
+        let to = Span { at: to, bytes: from.bytes };
+        if !remap(to) {
+            return Relocation::Lost;
+        }
+        self.advise(to, 0);
+        Relocation::Refused
     }
 }
 
@@ -141,7 +148,7 @@ fn remap(span: Span) -> bool {
 }
 
 const ACCESS: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
-const FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+const FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
 /// Advises the kernel on a fresh mapping.
 fn advise(span: Span, advice: libc::c_int) {
@@ -169,10 +176,15 @@ fn map_stepped(bytes: usize) -> Option<Span> {
     Some(Span { at, bytes })
 }
 
-/// Maps fresh zeroed memory anywhere.
+/// Maps fresh zeroed memory anywhere. The system may refuse more than it could ever have.
 pub(crate) fn map(bytes: usize) -> Option<Span> {
+    map_with(bytes, FLAGS)
+}
+
+/// Maps fresh zeroed memory anywhere, with these flags.
+fn map_with(bytes: usize, flags: libc::c_int) -> Option<Span> {
     // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that exists.
-    let at = unsafe { libc::mmap(null_mut(), bytes, ACCESS, FLAGS, -1, 0) };
+    let at = unsafe { libc::mmap(null_mut(), bytes, ACCESS, flags, -1, 0) };
     (at != libc::MAP_FAILED).then_some(Span { at: at as usize, bytes })
 }
 
