@@ -458,6 +458,7 @@ impl Cache {
         let admitted = &self.admitted[run_index(pages)];
         admitted.set(admitted.get() + 1);
         bin.link(run);
+        self.publish_runs(pages);
         true
     }
 
@@ -465,6 +466,7 @@ impl Cache {
     pub(super) fn count_run_taken(&self, pages: usize) {
         bump(&self.runs_taken[run_index(pages)], 1);
         self.run_bin(pages).count_alloc();
+        self.publish_runs(pages);
     }
 
     /// Counts a run that was freed past the lists.
@@ -485,6 +487,7 @@ impl Cache {
         let room = bin.room.replace(0).max(0) as u32;
         self.run_pages.set(self.run_pages.get() - admitted * pages as u32);
         bump(&self.runs_given[run_index(pages)], u64::from(admitted - room));
+        self.publish_runs(pages);
         List::from_parts(bin.head.take(), admitted - room)
     }
 
@@ -504,12 +507,16 @@ impl Cache {
     }
 
     /// Says what the cache holds of everything: for the owner, before it asks for statistics.
-    pub(super) fn publish_all(&self) {
+    pub(crate) fn publish_all(&self) {
         Class::all().for_each(|class| self.publish(class));
-        for pages in 1..=PAGE_LISTS {
-            let (at, room) = (run_index(pages), self.run_bin(pages).room.get().max(0) as u32);
-            self.runs_held[at].store(self.admitted[at].get().saturating_sub(room), Relaxed);
-        }
+        (1..=PAGE_LISTS).for_each(|pages| self.publish_runs(pages));
+    }
+
+    /// Says how many runs of `pages` pages the cache holds. Called on the slow paths, so what others see lags by less than
+    /// the budget.
+    fn publish_runs(&self, pages: usize) {
+        let (at, room) = (run_index(pages), self.run_bin(pages).room.get().max(0) as u32);
+        self.runs_held[at].store(self.admitted[at].get().saturating_sub(room), Relaxed);
     }
 
     /// What the cache counted for `class`. Any thread may ask, with the registry's lock held.

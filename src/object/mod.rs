@@ -100,6 +100,7 @@ impl Heap {
     /// The figures of this heap. `threads` counts its caches.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        self.body().shards.iter().for_each(|shard| shard.with(|shard| shard.0.publish_all()));
         self.body().engine.stats(None)
     }
 
