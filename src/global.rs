@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::fatal::{Fatal, die};
-use crate::heap::{Block, Blocks, Class, Engine};
+use crate::heap::{Block, Blocks, Cache, Class, Engine};
 use crate::lock::Spin;
 use crate::os::Mmap;
 use crate::stats::Stats;
@@ -180,12 +180,24 @@ impl Process<'_> {
     #[inline(never)]
     fn alloc_beyond(self, layout: Layout, zeroed: bool) -> *mut u8 {
         thread::with_cache(|cache| {
-            if cache.is_fresh() && !thread::begin(cache, self.0) {
-                return null_mut();
+            if let Some(run) = ENGINE.pop_listed(cache, layout) {
+                if zeroed {
+                    // SAFETY: the run is ours and has the size.
+                    unsafe { run.as_ptr().write_bytes(0, layout.size()) };
+                }
+                return run.as_ptr();
             }
-            self.check_config();
-            ENGINE.alloc_beyond(cache, layout, zeroed)
+            self.alloc_beyond_lists(cache, layout, zeroed)
         })
+    }
+
+    #[inline(never)]
+    fn alloc_beyond_lists(self, cache: &Cache, layout: Layout, zeroed: bool) -> *mut u8 {
+        if cache.is_fresh() && !thread::begin(cache, self.0) {
+            return null_mut();
+        }
+        self.check_config();
+        ENGINE.alloc_beyond(cache, layout, zeroed)
     }
 
     fn check_config(self) {

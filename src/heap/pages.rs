@@ -14,6 +14,21 @@ use core::ptr::{NonNull, null_mut, with_exposed_provenance_mut};
 const RELOCATE_MIN: usize = 256 << 10;
 
 impl<S: Source, L: RawLock> Engine<S, L> {
+    /// The length of the run list for a layout that is no class's, in pages, if it has one. (A layout without size has a
+    /// shape, and finds its list by that.)
+    #[inline]
+    fn listed(&self, layout: Layout) -> Option<usize> {
+        let shift = self.map.page_shift();
+        let pages = (layout.size().wrapping_sub(1) >> shift) + 1;
+        (pages <= PAGE_LISTS && layout.align() <= 1 << shift).then_some(pages)
+    }
+
+    /// The fast path of `alloc_beyond`: a run of the thread's run lists. The heap need not be open.
+    #[inline]
+    pub(crate) fn pop_listed(&self, cache: &Cache, layout: Layout) -> Option<Block> {
+        cache.pop_run(self.listed(layout)?)
+    }
+
     /// A block for a layout that is no class's.
     #[inline(never)]
     pub(crate) fn alloc_beyond(&self, cache: &Cache, layout: Layout, zeroed: bool) -> *mut u8 {
@@ -81,6 +96,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) unsafe fn free_beyond(&self, cache: &Cache, block: NonNull<u8>, layout: Layout) {
         // SAFETY: the caller gives up the memory, of at least a block's size.
         let run = unsafe { Block::from_raw(block) };
+        if self.listed(layout).is_some_and(|pages| cache.push_run(pages, run)) {
+            return;
+        }
+        self.free_beyond_lists(cache, run, layout);
+    }
+
+    #[inline(never)]
+    fn free_beyond_lists(&self, cache: &Cache, run: Block, layout: Layout) {
         match Shape::of(layout, self.map.page_shift()) {
             Some(Shape::Block(class)) if !cache.push(class, run) => self.spill(cache, class, run),
             Some(Shape::Pages(pages)) => self.free_pages(cache, run, layout, pages),
