@@ -9,7 +9,8 @@ pub enum HugePages {
     /// Nothing is advised: the kernel's own setting decides. With `always` there, the idle bound is not kept.
     Kernel,
     /// Huge pages are asked for by mappings of 2 MiB and more, once the heap has mapped that many bytes. All of such a
-    /// mapping counts as resident from the start.
+    /// mapping counts as resident from the start. The idle bound is not kept: the kernel may fill up a huge page part of
+    /// which was given back.
     Above(usize),
 }
 
@@ -69,7 +70,8 @@ impl Config {
     }
 
     /// Free pages kept resident: at most this many bytes, or the share of [`Config::idle_share`] if that is more.
-    /// The default is 8 MiB; 0 gives every page back as soon as it is free.
+    /// The default is 8 MiB. With 0, the share alone decides; with a share of `usize::MAX` as well, nothing is
+    /// retained but what threads' run lists hold.
     ///
     /// # Panics
     /// When `bytes` is over 1 TiB (at compile time, in a `const`).

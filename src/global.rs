@@ -76,7 +76,8 @@ impl Stratalloc {
     /// O(free memory).
     pub fn collect() {
         if ENGINE.is_open() {
-            thread::with_cache(|cache| ENGINE.collect(cache.is_live().then_some(cache)));
+            Self::thread_park();
+            ENGINE.collect();
         }
     }
 
@@ -86,7 +87,7 @@ impl Stratalloc {
         thread::with_cache(|cache| {
             if cache.is_live() {
                 // SAFETY: the cache is this thread's, and attached.
-                unsafe { ENGINE.park(cache) };
+                unsafe { ENGINE.through(cache) }.park();
             }
         });
     }

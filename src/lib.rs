@@ -70,7 +70,7 @@
 //!
 //! Each layer has its own, one per class where there are classes; a lock is taken only while those held have lower ranks:
 //! shard of a `Heap` < registry of caches < depot < slabs < runs < records. Never two of one rank, but by fork, which takes
-//! all of them in order. No system call is made with a lock held. Builds with debug assertions check the order.
+//! all of them in order. No system call is made with a lock held, but for the lock of a `Heap`'s shard. Builds with debug assertions check the order.
 //!
 //! # Features
 //!
@@ -86,6 +86,9 @@ extern crate std;
 // The tests of the promises (tests/rows) use the crate by its name.
 #[cfg(test)]
 extern crate self as stratalloc;
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+compile_error!("stratalloc knows Linux and Android: it needs madvise(MADV_DONTNEED) that zeroes, and mremap");
 
 mod config;
 mod fatal;

@@ -3,7 +3,7 @@
 //!
 //! Lock order: a lock is only taken while every lock held has a lower rank; two locks of one rank are never held
 //! together, but by fork, whose `prepare` takes all of them in order. Builds with debug assertions check it. No
-//! system call and no callback is made with a lock held.
+//! system call and no callback is made with a lock held, but for that of a shard, which stands for a thread's own cache.
 
 use crate::os;
 #[cfg(not(loom))]
@@ -42,6 +42,8 @@ pub struct Spin(spin::mutex::SpinMutex<()>);
 
 /// Tries before a waiter begins to yield.
 const ROUNDS: u32 = 100;
+/// Tries before a waiter begins to sleep: a yield does not let a holder of lower priority run.
+const PATIENCE: u32 = 1000;
 
 // SAFETY: `SpinMutex` excludes; its `try_lock` acquires and its `force_unlock` releases.
 unsafe impl RawLock for Spin {
@@ -55,10 +57,14 @@ unsafe impl RawLock for Spin {
 
     #[inline]
     fn acquire(&self) {
-        let mut round = 0;
+        let mut round: u32 = 0;
         while !self.take() {
-            round += 1;
-            if round < ROUNDS { core::hint::spin_loop() } else { os::yield_now() }
+            round = round.saturating_add(1);
+            match round {
+                0..ROUNDS => core::hint::spin_loop(),
+                ROUNDS..PATIENCE => os::yield_now(),
+                _ => os::rest(),
+            }
         }
     }
 

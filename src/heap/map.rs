@@ -1,8 +1,8 @@
 //! The page map: what every page of a heap is.
 //!
 //! A heap's addresses lie in one window; a page is known by its number in it, which fits 32 bits. Per page the map has
-//! an [`Entry`], a record for a free run that begins there, and a bit that says whether the page may hold anything but
-//! zeros. Leaves of the map are made when their first page is mapped, and stay.
+//! an [`Entry`], a record for a free run that begins there, and two bits: whether the page may hold anything but zeros, and
+//! whether another mapping begins with it. Leaves of the map are made when their first page is mapped, and stay.
 //!
 //! Who writes: entries of pages in use are written by who owns the pages; everything of free pages under the lock of
 //! the runs. The bits of a page in use rest as they were when it was handed out.
@@ -79,6 +79,11 @@ pub(crate) struct FreeRun {
     pub(crate) dirty: Cell<u32>,
 }
 
+/// The bitmaps of a leaf: which pages may hold anything but zeros, and which begin another mapping than the page before.
+const DIRTY: usize = 0;
+const SEAM: usize = 1;
+const BITMAPS: usize = 2;
+
 const ENTRY_BYTES: usize = size_of::<AtomicU64>();
 const FREE_BYTES: usize = size_of::<FreeRun>();
 
@@ -132,7 +137,7 @@ impl Map {
         self.leaves.store(leaves, Relaxed);
         // Release: publishes the five above to who finds the root, in `leaf`.
         self.root.store(root.as_ptr().cast(), Release);
-        leaves > 1 || self.make_leaf(0, source)
+        leaves > 1 && source.grows_again() || (0..leaves).all(|leaf| self.make_leaf(leaf, source))
     }
 
     #[inline]
@@ -148,7 +153,7 @@ impl Map {
 
     /// Bytes of the map that may be resident when `pages` pages are mapped.
     pub(crate) const fn bytes_for(pages: usize) -> usize {
-        pages * (ENTRY_BYTES + FREE_BYTES) + pages / 8
+        pages * (ENTRY_BYTES + FREE_BYTES) + BITMAPS * pages / 8
     }
 
     /// The number of the page at or around `address`, which lies in the window.
@@ -219,7 +224,7 @@ impl Map {
             return true;
         }
         let pages = self.leaf_pages.load(Relaxed);
-        let bytes = pages * (ENTRY_BYTES + FREE_BYTES) + pages.div_ceil(64) * size_of::<AtomicU64>();
+        let bytes = pages * (ENTRY_BYTES + FREE_BYTES) + BITMAPS * pages.div_ceil(64) * size_of::<AtomicU64>();
         let Some(made) = source.records(bytes) else {
             return false;
         };
@@ -277,22 +282,23 @@ impl Map {
         unsafe { record.as_ref() }
     }
 
-    /// The word with the dirty bit of `page`, and the bit's place in it.
-    fn dirty_word(&self, page: Page) -> Option<(&AtomicU64, u32)> {
+    /// The word with the bit of `page` in `bitmap`, and the bit's place in it.
+    fn bit_word(&self, bitmap: usize, page: Page) -> Option<(&AtomicU64, u32)> {
         let (leaf, at) = self.leaf(page)?;
         let pages = self.leaf_pages.load(Relaxed);
-        let skip = pages * (ENTRY_BYTES + FREE_BYTES) + at / 64 * size_of::<AtomicU64>();
-        // SAFETY: after the records a leaf has a bit for each of its pages, in words.
+        let before = bitmap * pages.div_ceil(64) + at / 64;
+        let skip = pages * (ENTRY_BYTES + FREE_BYTES) + before * size_of::<AtomicU64>();
+        // SAFETY: after the records a leaf has its bitmaps, each with a bit for each of its pages, in words.
         let word = unsafe { leaf.add(skip) }.cast::<AtomicU64>();
         // SAFETY: as above.
         Some((unsafe { word.as_ref() }, at as u32 % 64))
     }
 
-    /// Calls `each` with the words that hold the dirty bits of `pages` pages from `first` on, and the mask of those bits.
-    fn each_dirty_word(&self, first: Page, pages: u32, mut each: impl FnMut(&AtomicU64, u64, Page)) {
+    /// Calls `each` with the words that hold the bits of `pages` pages from `first` on, and the mask of those bits.
+    fn each_word(&self, bitmap: usize, first: Page, pages: u32, mut each: impl FnMut(&AtomicU64, u64, Page)) {
         let (mut page, mut left) = (first, pages);
         while left > 0 {
-            let Some((word, bit)) = self.dirty_word(page) else {
+            let Some((word, bit)) = self.bit_word(bitmap, page) else {
                 return;
             };
             let here = left.min(64 - bit);
@@ -301,6 +307,31 @@ impl Map {
             page = page.wrapping_add(here);
             left -= here;
         }
+    }
+
+    fn each_dirty_word(&self, first: Page, pages: u32, each: impl FnMut(&AtomicU64, u64, Page)) {
+        self.each_word(DIRTY, first, pages, each);
+    }
+
+    /// Says that `pages` pages from `first` on are a mapping of their own: pages move without copying only within one.
+    /// Under the lock of the runs.
+    pub(crate) fn set_seams(&self, first: Page, pages: u32) {
+        self.each_word(SEAM, first, pages, |word, mask, _| word.store(word.load(Relaxed) & !mask, Relaxed));
+        for seam in [first, first.wrapping_add(pages)] {
+            self.each_word(SEAM, seam, 1, |word, mask, _| word.store(word.load(Relaxed) | mask, Relaxed));
+        }
+    }
+
+    /// How many of `pages` pages from `first` on lie in the same mapping as the first; under the lock of the runs.
+    pub(crate) fn seamless(&self, first: Page, pages: u32) -> u32 {
+        let mut seam = first + pages;
+        self.each_word(SEAM, first + 1, pages - 1, |word, mask, base| {
+            let bits = word.load(Relaxed) & mask;
+            if bits != 0 {
+                seam = seam.min(base + bits.trailing_zeros());
+            }
+        });
+        seam - first
     }
 
     /// Says that the pages may hold anything; under the lock of the runs.

@@ -5,13 +5,17 @@ use super::list::Block;
 use super::map::{Entry, Page};
 use super::run::{Runs, Stretch};
 use super::{Engine, Shape};
+use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
 use crate::os::{Relocation, Source};
 use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut, with_exposed_provenance_mut};
 
-/// Bytes from which on growing blocks are moved by their page tables rather than copied.
-const RELOCATE_MIN: usize = 256 << 10;
+/// Blocks of at least so many of the source's relocation grains are aligned to it, and moved without copying when they
+/// grow. So pieces of the kernel's mappings are never smaller than a grain, and few.
+const RELOCATE_GRAINS: usize = 2;
+/// Bytes mapped up to which blocks are moved so: at 2 MiB a piece, far from the kernel's limit of 65,530 pieces.
+const RELOCATE_UP_TO: usize = 32 << 30;
 
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// The length of the run list for a layout that is no class's, in pages, if it has one. (A layout without size has a
@@ -64,9 +68,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// A run from the runs, zeroed where asked for: only pages that may hold anything are written.
     fn alloc_run(&self, cache: Option<&Cache>, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
-        let first = self.take_run(pages, layout.align()).or_else(|| {
+        let take = || self.take_movable_run(pages, layout);
+        let first = take().or_else(|| {
             self.reclaim(cache);
-            self.take_run(pages, layout.align())
+            take()
         });
         let Some(first) = first else {
             return null_mut();
@@ -76,6 +81,15 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             self.zero(first, pages, layout.size());
         }
         with_exposed_provenance_mut(self.map.address_of(first))
+    }
+
+    /// A run for `layout`, at a multiple of the relocation grain if it is long enough to be moved one day.
+    fn take_movable_run(&self, pages: u32, layout: Layout) -> Option<Page> {
+        let grain = self.source.relocation_grain();
+        if grain == 0 || layout.size() < RELOCATE_GRAINS * grain {
+            return self.take_run(pages, layout.align());
+        }
+        self.take_run(pages, layout.align().max(grain)).or_else(|| self.take_run(pages, layout.align()))
     }
 
     fn zero(&self, first: Page, pages: u32, bytes: usize) {
@@ -191,7 +205,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             return false;
         }
         self.tally.add_mapped(span.bytes);
-        self.with_runs(|runs| runs.add_span(&self.map, fresh, self.source.comes_resident(span)));
+        self.with_runs(|runs| {
+            self.map.set_seams(fresh.first, fresh.pages);
+            runs.add_span(&self.map, fresh, self.source.comes_resident(span, mapped));
+        });
         true
     }
 
@@ -225,43 +242,88 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         true
     }
 
-    /// Moves a large block that grows to a longer run by its page tables; `None` if that is not the way.
+    /// Moves a large block that grows to a longer run by its page tables; what cannot be moved so is copied. `None` if that
+    /// is not the way.
     ///
     /// # Safety
     /// - `block` came from this heap for `old` and is live.
     #[inline(never)]
     pub(crate) unsafe fn relocate(&self, block: *mut u8, old: Layout, new: Layout) -> Option<*mut u8> {
-        if old.size() < RELOCATE_MIN || new.size() < old.size() {
-            return None;
-        }
-        let first = self.map.page_of(block as usize);
-        let Entry::Run(moved) = self.map.entry(first) else {
-            return None;
-        };
-        let pages = new.size().div_ceil(self.map.page_bytes());
-        let to = self.take_run(u32::try_from(pages).ok()?, new.align())?;
-        // SAFETY: the old run is the caller's, the new one ours; they are apart.
-        let outcome = unsafe { self.source.relocate(self.map.span(first, moved), self.map.address_of(to)) };
+        let from = self.movable(block as usize, old, new)?;
+        let pages = u32::try_from(new.size().div_ceil(self.map.page_bytes())).ok()?;
+        let to = self.take_movable_run(pages, new)?;
+        let fresh: *mut u8 = with_exposed_provenance_mut(self.map.address_of(to));
+        let (moved, outcome) = self.move_pieces(from, to);
+        let bytes = (moved as usize) << self.map.page_shift();
         match outcome {
-            Relocation::Moved => self.finish_relocation(Stretch { first, pages: moved }, pages as u32),
-            Relocation::Refused => {
-                self.with_runs(|runs| runs.free_as_marked(&self.map, Stretch { first: to, pages: pages as u32 }));
-                return None;
+            // SAFETY: the new place is gone, and the old one there: what had moved comes back.
+            Relocation::Lost => unsafe { block.copy_from_nonoverlapping(fresh, bytes) },
+            Relocation::Refused if moved == 0 => {
+                self.with_runs(|runs| runs.free_as_marked(&self.map, Stretch { first: to, pages }));
             }
-            Relocation::Lost => return None,
+            Relocation::Refused | Relocation::Moved => {
+                let rest = old.size() - bytes.min(old.size());
+                // SAFETY: behind what was moved, both blocks have that many bytes.
+                unsafe { fresh.wrapping_add(bytes).copy_from_nonoverlapping(block.wrapping_add(bytes), rest) };
+                self.finish_relocation(Stretch { first: from.first, pages: moved }, pages);
+                return Some(fresh);
+            }
         }
-        Some(with_exposed_provenance_mut(self.map.address_of(to)))
+        None
     }
 
-    /// Frees the run whose pages have moved to one of `pages` pages.
-    fn finish_relocation(&self, from: Stretch, pages: u32) {
+    /// The pages of the block at `address` that can be moved without copying when it grows from `old` to `new`: whole grains.
+    fn movable(&self, address: usize, old: Layout, new: Layout) -> Option<Stretch> {
+        let grain = self.source.relocation_grain();
+        let wanted = grain > 0 && old.size() >= RELOCATE_GRAINS * grain && new.size() > old.size();
+        if !wanted || self.tally.mapped() > RELOCATE_UP_TO {
+            return None;
+        }
+        let pages = (old.size() / grain * grain / self.map.page_bytes()) as u32;
+        Some(Stretch { first: self.map.page_of(address), pages })
+    }
+
+    /// Moves the pages `from` to `to`, one of the kernel's mappings after the other. Returns how many have moved, and what
+    /// became of the last attempt.
+    fn move_pieces(&self, from: Stretch, to: Page) -> (u32, Relocation) {
+        let mut done = 0;
+        while done < from.pages {
+            let at = from.first + done;
+            let len = self.with_runs(|_| self.map.seamless(at, from.pages - done));
+            match self.move_piece(Stretch { first: at, pages: len }, to + done) {
+                Relocation::Moved => done += len,
+                other => return (done, other),
+            }
+        }
+        (done, Relocation::Moved)
+    }
+
+    fn move_piece(&self, piece: Stretch, to: Page) -> Relocation {
+        let (span, target) = (self.map.span(piece.first, piece.pages), self.map.address_of(to));
+        let grain = self.source.relocation_grain();
+        if grain == 0 || (span.at | span.bytes | target) % grain != 0 {
+            return Relocation::Refused;
+        }
+        // SAFETY: the old pages are the caller's and lie in one mapping, the new ones ours; they are apart.
+        let outcome = unsafe { self.source.relocate(span, target) };
+        if outcome == Relocation::Moved {
+            self.with_runs(|_| self.map.set_seams(to, piece.pages));
+        }
+        outcome
+    }
+
+    /// Frees the run whose first pages `moved` have gone to a run of `pages` pages.
+    fn finish_relocation(&self, moved: Stretch, pages: u32) {
         let shift = self.map.page_shift();
         self.tally.lent((pages as usize) << shift);
-        self.tally.returned((from.pages as usize) << shift);
         self.tally.relocated();
+        let Entry::Run(old) = self.map.entry(moved.first) else { die(Fatal::NotARun) };
+        self.tally.returned((old as usize) << shift);
         self.with_runs(|runs| {
-            self.map.clean(from.first, from.pages);
-            runs.free_as_marked(&self.map, from);
+            self.map.soil(moved.first, old);
+            self.map.clean(moved.first, moved.pages);
+            runs.free_as_marked(&self.map, Stretch { first: moved.first, pages: old });
         });
+        self.keep_idle_bound();
     }
 }

@@ -6,12 +6,12 @@
 //! and then pages inside slabs. Pages that full lists of caches and the depot pin beyond the depot's own bound are taken
 //! off what may be retained, down to a quarter of the bound, so that the sum holds.
 
-use super::Engine;
 use super::cache::Cache;
 use super::class::Class;
 use super::depot::{DEPOT_PAGES, Depot};
 use super::map::Page;
 use super::slab::Slabs;
+use super::{Attached, Engine};
 use crate::lock::RawLock;
 use crate::os::Source;
 use crate::sync::Relaxed;
@@ -21,13 +21,16 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges if more pages are resident and free than the idle bound allows.
     pub(crate) fn keep_idle_bound(&self) {
         let (bound, retained) = (self.idle_bound_pages(), self.tally.retained_pages());
-        if retained <= bound / 4 || twin::is(Twin::G14) {
-            return;
+        if retained > bound / 4 && retained > self.allowed_pages() && !twin::is(Twin::G14) {
+            // What is live may fall while pages are purged: the goal is set anew each time.
+            self.purge_down_to(|| self.allowed_pages() - self.allowed_pages() / 8);
         }
-        let allowed = (bound - bound / 8).saturating_sub(self.excess_pages()).max(bound / 4);
-        if retained > allowed {
-            self.purge_down_to(allowed - allowed / 8);
-        }
+    }
+
+    /// Pages that may be retained at this moment, so that the idle bound holds.
+    fn allowed_pages(&self) -> usize {
+        let bound = self.idle_bound_pages();
+        (bound - bound / 8).saturating_sub(self.excess_pages()).max(bound / 4)
     }
 
     /// Pages that full lists pin beyond what the depot alone may.
@@ -43,8 +46,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     #[cold]
     #[inline(never)]
-    fn purge_down_to(&self, goal: usize) {
-        while let Some(want) = self.tally.retained_pages().checked_sub(goal) {
+    fn purge_down_to(&self, goal: impl Fn() -> usize) {
+        while let Some(want) = self.tally.retained_pages().checked_sub(goal()) {
             let want = u32::try_from(want).unwrap_or(u32::MAX);
             if want == 0 || !(self.purge_run(want) || Class::all().rev().any(|class| self.purge_slab(class))) {
                 return;
@@ -114,18 +117,23 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.sort(class, odd);
     }
 
-    /// Gives back every page that no live block and no other thread's cache holds. O(free memory).
-    pub fn collect(&self, cache: Option<&Cache>) {
-        self.reclaim(cache);
-        self.purge_down_to(0);
+    /// Gives back every page that no live block and no cache holds. O(free memory).
+    pub fn collect(&self) {
+        self.reclaim(None);
+        self.purge_down_to(|| 0);
+    }
+}
+
+impl<S: Source, L: RawLock> Attached<'_, S, L> {
+    /// Gives back what the cache holds; the next calls fetch what they need anew.
+    pub fn park(&self) {
+        self.engine.flush(self.cache);
     }
 
-    /// Gives back the calling thread's cached blocks and runs; the next calls fetch what they need anew.
-    ///
-    /// # Safety
-    /// - `cache` is attached to this heap, and the calling thread's.
-    pub unsafe fn park(&self, cache: &Cache) {
-        self.flush(cache);
+    /// Gives back every page that no live block and no other cache holds. O(free memory).
+    pub fn collect(&self) {
+        self.park();
+        self.engine.collect();
     }
 }
 

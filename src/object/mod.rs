@@ -53,6 +53,23 @@ struct Body {
     shards: [Locked<Shard, Spin>; SHARDS],
 }
 
+impl Body {
+    /// Writes an unopened heap, a part at a time: the whole is large for a thread's stack.
+    fn write(at: NonNull<Self>) {
+        let body = at.as_ptr();
+        // SAFETY: the mapping is ours, and as large and aligned as a body.
+        let engine = unsafe { &raw mut (*body).engine };
+        // SAFETY: as above.
+        unsafe { engine.write(Engine::new(Owned::new())) };
+        // SAFETY: as above.
+        let shards = unsafe { &raw mut (*body).shards }.cast::<Locked<Shard, Spin>>();
+        for shard in 0..SHARDS {
+            // SAFETY: as above; there are that many.
+            unsafe { shards.wrapping_add(shard).write(Locked::new(Rank::Shard, Shard(Cache::new()))) };
+        }
+    }
+}
+
 /// A cache that its lock lends to one thread at a time.
 #[derive(Debug)]
 struct Shard(Cache);
@@ -81,9 +98,7 @@ impl Heap {
     /// [`AllocError`] when there is no memory for its records.
     pub fn with_config(config: &Config) -> Result<Self, AllocError> {
         let body = Owned::map_for::<Body>().ok_or(AllocError)?;
-        let shards = [const { Locked::new(Rank::Shard, Shard(Cache::new())) }; SHARDS];
-        // SAFETY: the mapping is ours, and as large and aligned as a body.
-        unsafe { body.write(Body { engine: Engine::new(Owned::new()), shards }) };
+        Body::write(body);
         let heap = Self { body };
         heap.body().engine.source().set_huge_pages(config.huge_pages);
         if !heap.body().engine.open(config) {
@@ -109,7 +124,7 @@ impl Heap {
         for shard in &self.body().shards {
             shard.with(|shard| self.body().engine.reclaim(Some(&shard.0)));
         }
-        self.body().engine.collect(None);
+        self.body().engine.collect();
     }
 
     /// Bytes that a block for `layout` really has.
@@ -136,7 +151,7 @@ impl Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         // SAFETY: nobody uses the heap any more, and nothing in it: its users borrowed or owned it.
-        let mut body = unsafe { self.body.read() };
+        let body = unsafe { self.body.as_mut() };
         // The caches lie in the mapping that goes: nobody looks at the registry again.
         body.engine.source_mut().unmap_all();
         Owned::unmap_for(self.body);
@@ -182,10 +197,10 @@ unsafe impl Allocator for Heap {
     }
 
     fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        let block = self.allocate(layout)?;
-        // SAFETY: the block has that many bytes, all ours.
-        unsafe { block.cast::<u8>().write_bytes(0, block.len()) };
-        Ok(block)
+        // SAFETY: any layout may be asked for.
+        let at = NonNull::new(self.with(|blocks| unsafe { blocks.alloc_zeroed(layout) })).ok_or(AllocError)?;
+        // What the block has beyond the layout is not zeroed, and so not told.
+        Ok(NonNull::slice_from_raw_parts(at, layout.size()))
     }
 
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {

@@ -2,7 +2,7 @@
 
 use crate::config::HugePages;
 use crate::lock::{Locked, Rank, Spin};
-use crate::os::{Mmap, Relocation, Source, Span, map, unmap};
+use crate::os::{Mmap, Source, Span, map, unmap};
 use core::ptr::NonNull;
 
 /// [`Mmap`] with a ledger of what it mapped, so that all of it can be unmapped at once.
@@ -91,7 +91,7 @@ fn enter(newest: &mut Option<NonNull<Leaf>>, span: Span) -> bool {
     true
 }
 
-// SAFETY: all but the ledger is `Mmap`'s.
+// SAFETY: all but the ledger is `Mmap`'s. Nothing is relocated: what the ledger names is mapped until it is unmapped.
 unsafe impl Source for Owned {
     fn page_size(&self) -> usize {
         self.mmap.page_size()
@@ -105,8 +105,8 @@ unsafe impl Source for Owned {
         self.note(self.mmap.grow(min, mapped)?)
     }
 
-    fn comes_resident(&self, span: Span) -> bool {
-        self.mmap.comes_resident(span)
+    fn comes_resident(&self, span: Span, mapped: usize) -> bool {
+        self.mmap.comes_resident(span, mapped)
     }
 
     fn records(&self, bytes: usize) -> Option<NonNull<u8>> {
@@ -118,10 +118,5 @@ unsafe impl Source for Owned {
     unsafe fn purge(&self, range: Span) -> bool {
         // SAFETY: handed on.
         unsafe { self.mmap.purge(range) }
-    }
-
-    unsafe fn relocate(&self, from: Span, to: usize) -> Relocation {
-        // SAFETY: handed on.
-        unsafe { self.mmap.relocate(from, to) }
     }
 }

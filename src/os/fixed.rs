@@ -60,6 +60,10 @@ unsafe impl Source for Fixed {
         if min > left { None } else { self.claim(None) }
     }
 
+    fn grows_again(&self) -> bool {
+        false
+    }
+
     fn records(&self, bytes: usize) -> Option<NonNull<u8>> {
         let span = self.claim(Some(bytes.next_multiple_of(self.page)))?;
         NonNull::new(span.at as *mut u8)

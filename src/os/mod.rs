@@ -13,7 +13,7 @@ pub(crate) use thread_end::{at_thread_end, not_at_thread_end};
 pub use unix::Mmap;
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use unix::at_fork_once;
-pub(crate) use unix::{abort, last_words, yield_now};
+pub(crate) use unix::{abort, last_words, rest, yield_now};
 #[cfg(feature = "allocator-api2")]
 pub(crate) use unix::{map, unmap};
 
@@ -75,10 +75,16 @@ pub unsafe trait Source {
         let _ = span;
     }
 
-    /// Whether pages of the span may become resident though only their neighbours were touched (huge pages).
-    fn comes_resident(&self, span: Span) -> bool {
-        let _ = span;
+    /// Whether pages of a span that `grow` gave for `mapped` may become resident though only their neighbours were touched
+    /// (huge pages).
+    fn comes_resident(&self, span: Span, mapped: usize) -> bool {
+        let _ = (span, mapped);
         false
+    }
+
+    /// Whether `grow` may give spans more than once.
+    fn grows_again(&self) -> bool {
+        true
     }
 
     /// Memory for the heap's own records, `bytes` long; it is never given back one by one.
@@ -90,10 +96,16 @@ pub unsafe trait Source {
     /// - The range is whole pages of spans of this source, and nobody uses it.
     unsafe fn purge(&self, range: Span) -> bool;
 
-    /// Moves whole pages from `from` to the equally long `to` without copying.
+    /// What `relocate` moves begins at, and is, a multiple of so many bytes, more than a page; 0 if nothing can be moved.
+    fn relocation_grain(&self) -> usize {
+        0
+    }
+
+    /// Moves pages from `from` to the equally long `to` without copying.
     ///
     /// # Safety
-    /// - Both are whole pages of spans of this source, apart, and nobody but the caller uses them.
+    /// - Both are multiples of the grain and parts of spans of this source, apart, and nobody but the caller uses them;
+    /// - `from` is a part of one span or of one earlier `to`, and no later `to` has taken a piece of it.
     unsafe fn relocate(&self, from: Span, to: usize) -> Relocation {
         let _ = (from, to);
         Relocation::Refused

@@ -1,6 +1,6 @@
 //! The last call in a thread: by C's thread-specific data, whose destructors run after those of thread-locals.
 
-use crate::sync::{AtomicUsize, Relaxed};
+use crate::sync::{AcqRel, Acquire, AtomicUsize};
 use core::ptr::null_mut;
 
 /// The key of [`at_thread_end`], and one; 0 before there is one.
@@ -26,7 +26,8 @@ pub(crate) fn not_at_thread_end() {
 }
 
 fn end_key() -> Option<libc::pthread_key_t> {
-    let key = END_KEY.load(Relaxed).checked_sub(1)?;
+    // Acquire: pairs with the exchange below; the C library knows the key.
+    let key = END_KEY.load(Acquire).checked_sub(1)?;
     libc::pthread_key_t::try_from(key).ok()
 }
 
@@ -36,7 +37,7 @@ fn make_end_key(end: extern "C" fn(*mut libc::c_void)) -> Option<libc::pthread_k
     if unsafe { libc::pthread_key_create(&raw mut key, Some(end)) } != 0 {
         return None;
     }
-    if END_KEY.compare_exchange(0, key as usize + 1, Relaxed, Relaxed).is_err() {
+    if END_KEY.compare_exchange(0, key as usize + 1, AcqRel, Acquire).is_err() {
         // SAFETY: made above and known to nobody: another thread was faster, and its key is everybody's.
         let _ = unsafe { libc::pthread_key_delete(key) };
     }

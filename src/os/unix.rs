@@ -17,6 +17,8 @@ pub struct Mmap {
     window: AtomicUsize,
     /// How the kernel's huge pages are to be used: `HugePages::code`.
     huge: AtomicUsize,
+    /// 1 once the kernel has refused to move pages: then it is not asked again.
+    rigid: AtomicUsize,
 }
 
 /// The smallest step by which the heap grows.
@@ -27,6 +29,9 @@ const STEP_MAX: usize = 64 << 20;
 const HUGE: usize = 2 << 20;
 /// The reach of the window to either side of the first mapping: page numbers in it fit 32 bits.
 const REACH: usize = 1 << 43;
+/// Places in the window that are tried where the kernel's own choice lies outside: so many to either side, so far apart.
+const HINTS: usize = 64;
+const HINT_STEP: usize = 1 << 36;
 
 static_assertions::assert_eq_size!(usize, u64);
 
@@ -35,7 +40,7 @@ impl Mmap {
         /// A source that has mapped nothing yet.
         #[must_use]
         pub fn new() -> Self {
-            Self { window: AtomicUsize::new(0), huge: AtomicUsize::new(0) }
+            Self { window: AtomicUsize::new(0), huge: AtomicUsize::new(0), rigid: AtomicUsize::new(0) }
         }
     }
 
@@ -44,15 +49,42 @@ impl Mmap {
         self.huge.store(huge.code(), Relaxed);
     }
 
+    /// Whether a mapping of `bytes` bytes, made when `mapped` were mapped, is to have huge pages; `None` where the kernel
+    /// is to decide.
+    fn wants_huge(&self, bytes: usize, mapped: usize) -> Option<bool> {
+        match HugePages::from_code(self.huge.load(Relaxed)) {
+            HugePages::Kernel => None,
+            HugePages::Never => Some(false),
+            HugePages::Above(least) => Some(mapped >= least && bytes >= HUGE),
+        }
+    }
+
     /// Applies the setting for huge pages to a fresh mapping.
     fn advise(&self, span: Span, mapped: usize) {
-        let advice = match HugePages::from_code(self.huge.load(Relaxed)) {
-            HugePages::Kernel => return,
-            HugePages::Never => libc::MADV_NOHUGEPAGE,
-            HugePages::Above(bytes) if mapped < bytes || span.bytes < HUGE => libc::MADV_NOHUGEPAGE,
-            HugePages::Above(_) => libc::MADV_HUGEPAGE,
-        };
-        advise(span, advice);
+        match self.wants_huge(span.bytes, mapped) {
+            Some(true) => advise(span, libc::MADV_HUGEPAGE),
+            Some(false) => advise(span, libc::MADV_NOHUGEPAGE),
+            None => {}
+        }
+    }
+
+    /// Whether all of a span has a page number that is not 0.
+    fn is_in_reach(&self, span: Span) -> bool {
+        self.window().is_some_and(|window| window.contains(span) && span.at > window.at)
+    }
+
+    /// A span in the window where the kernel's own choice lies outside of it: something large has been mapped since.
+    fn map_in_reach(&self, bytes: usize) -> Option<Span> {
+        let centre = self.window()?.at + REACH;
+        let hints = (1..HINTS).flat_map(|step| [centre - step * HINT_STEP, centre + step * HINT_STEP]);
+        let mut tries = hints.filter_map(|hint| map_at(hint, bytes));
+        tries.find(|span| {
+            let good = self.is_in_reach(*span);
+            if !good {
+                unmap(*span);
+            }
+            good
+        })
     }
 }
 
@@ -81,18 +113,18 @@ unsafe impl Source for Mmap {
             // Two threads may probe at once: the first one's window is everybody's.
             at = self.window.compare_exchange(0, at, Relaxed, Relaxed).err().unwrap_or(at);
         }
-        Some(Span { at, bytes: 2 * REACH })
+        Some(Span { at, bytes: 2 * REACH - HUGE })
     }
 
     fn grow(&self, min: usize, mapped: usize) -> Option<Span> {
         let step = (mapped / 4).clamp(STEP_MIN, STEP_MAX).next_multiple_of(STEP_MIN);
         let span = map_stepped(min.max(step)).or_else(|| map_stepped(min))?;
-        // The window's first page has the number that means no page.
-        let window = self.window()?;
-        if !window.contains(span) || span.at == window.at {
-            unmap(span);
-            return None;
+        if self.is_in_reach(span) {
+            self.advise(span, mapped);
+            return Some(span);
         }
+        unmap(span);
+        let span = self.map_in_reach(min.next_multiple_of(HUGE))?;
         self.advise(span, mapped);
         Some(span)
     }
@@ -101,8 +133,8 @@ unsafe impl Source for Mmap {
         unmap(span);
     }
 
-    fn comes_resident(&self, span: Span) -> bool {
-        span.bytes >= HUGE && matches!(HugePages::from_code(self.huge.load(Relaxed)), HugePages::Above(_))
+    fn comes_resident(&self, span: Span, mapped: usize) -> bool {
+        self.wants_huge(span.bytes, mapped) == Some(true)
     }
 
     fn records(&self, bytes: usize) -> Option<NonNull<u8>> {
@@ -119,32 +151,48 @@ unsafe impl Source for Mmap {
         unsafe { libc::madvise(range.at as *mut libc::c_void, range.bytes, libc::MADV_DONTNEED) == 0 }
     }
 
-    #[cfg(target_os = "linux")]
+    fn relocation_grain(&self) -> usize {
+        if self.rigid.load(Relaxed) == 0 { HUGE } else { 0 }
+    }
+
     unsafe fn relocate(&self, from: Span, to: usize) -> Relocation {
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
         let (old, new) = (from.at as *mut libc::c_void, to as *mut libc::c_void);
-        // SAFETY: both ranges are ours, as the caller states. With DONTUNMAP the old addresses stay mapped and empty.
+        // SAFETY: both ranges are ours, as the caller states. `from` is one mapping of the kernel's, which moves all of it
+        // or nothing. With DONTUNMAP the old addresses stay mapped and empty.
         let moved = unsafe { libc::mremap(old, from.bytes, from.bytes, flags, new) };
         if moved != libc::MAP_FAILED {
             return Relocation::Moved;
         }
-        // A kernel that refuses late (the range spans two of its mappings; no DONTUNMAP before 5.7) has already
-        // unmapped the new place.
-        let to = Span { at: to, bytes: from.bytes };
-        if !remap(to) {
-            return Relocation::Lost;
+        self.rigid.store(1, Relaxed);
+        // A kernel that knows no DONTUNMAP (before 5.7) says so at once. One that fails later may have unmapped the new
+        // place already; and then the place may be another's by now.
+        if errno() == libc::EINVAL || map_fixed(Span { at: to, bytes: from.bytes }) {
+            Relocation::Refused
+        } else {
+            Relocation::Lost
         }
-        self.advise(to, 0);
-        Relocation::Refused
     }
 }
 
-/// Puts fresh zeroed memory in the place of what is, or was, mapped there.
-#[cfg(target_os = "linux")]
-fn remap(span: Span) -> bool {
-    // SAFETY: the caller owns the addresses and what is in them.
-    let at = unsafe { libc::mmap(span.at as *mut libc::c_void, span.bytes, ACCESS, FLAGS | libc::MAP_FIXED, -1, 0) };
-    at != libc::MAP_FAILED
+/// The number of the last error of this thread.
+fn errno() -> libc::c_int {
+    // SAFETY: no preconditions; it is this thread's.
+    let at = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    unsafe { at.read() }
+}
+
+/// Maps fresh zeroed memory at just these addresses, if nothing is mapped there.
+fn map_fixed(span: Span) -> bool {
+    let flags = FLAGS | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: it replaces nothing.
+    let at = unsafe { libc::mmap(span.at as *mut libc::c_void, span.bytes, ACCESS, flags, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return false;
+    }
+    advise(span, libc::MADV_NOHUGEPAGE);
+    at as usize == span.at
 }
 
 const ACCESS: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
@@ -181,6 +229,13 @@ pub(crate) fn map(bytes: usize) -> Option<Span> {
     map_with(bytes, FLAGS)
 }
 
+/// Maps fresh zeroed memory, at `hint` if that is free.
+fn map_at(hint: usize, bytes: usize) -> Option<Span> {
+    // SAFETY: a fresh anonymous mapping at an address that is free touches nothing that exists.
+    let at = unsafe { libc::mmap(hint as *mut libc::c_void, bytes, ACCESS, FLAGS, -1, 0) };
+    (at != libc::MAP_FAILED).then_some(Span { at: at as usize, bytes })
+}
+
 /// Maps fresh zeroed memory anywhere, with these flags.
 fn map_with(bytes: usize, flags: libc::c_int) -> Option<Span> {
     // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that exists.
@@ -194,6 +249,13 @@ pub(crate) fn unmap(span: Span) {
         // SAFETY: the span is ours and nobody has been given it. A refusal leaves it mapped and unused.
         let _ = unsafe { libc::munmap(span.at as *mut libc::c_void, span.bytes) };
     }
+}
+
+/// Lets every other thread run for a while, those of lower priority too.
+pub(crate) fn rest() {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+    // SAFETY: the time is there to be read; to wake early does no harm.
+    let _ = unsafe { libc::nanosleep(&raw const time, null_mut()) };
 }
 
 /// Lets another thread run.

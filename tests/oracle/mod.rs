@@ -329,10 +329,14 @@ impl<S: Source, L: RawLock> Player<'_, S, L> {
             Op::Realloc(index, size) => self.oracle.realloc(index, size),
             Op::Hand(index) => self.oracle.take(index).into_iter().for_each(|live| self.pool.put(live)),
             Op::Take => self.pool.pop().into_iter().for_each(|live| self.oracle.adopt(live)),
-            // SAFETY: the cache is attached, and this thread's.
-            Op::Park => unsafe { self.engine.park(self.cache) },
-            Op::Collect => self.engine.collect(Some(self.cache)),
+            Op::Park => self.heap().park(),
+            Op::Collect => self.heap().collect(),
         }
+    }
+
+    fn heap(&self) -> Attached<'_, S, L> {
+        // SAFETY: the cache is attached, and this thread's.
+        unsafe { self.engine.through(self.cache) }
     }
 
     pub fn play_burst(&mut self, burst: Burst) {
@@ -384,7 +388,7 @@ pub fn with_player<S: Source, L: RawLock, R>(
 
 /// Asserts that nothing is left in a heap whose players have gone: no page in use but the records', none resident.
 pub fn assert_empty<S: Source, L: RawLock>(engine: &Engine<S, L>) {
-    engine.collect(None);
+    engine.collect();
     let stats = engine.stats(None);
     assert_eq!((stats.allocated, stats.active, stats.retained), (0, 0, 0), "{stats}");
     assert!(stats.classes.iter().all(|class| class.allocs == class.frees && class.slabs == 0), "{stats}");

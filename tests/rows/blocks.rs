@@ -3,7 +3,7 @@
 use super::promise;
 use super::support::{Random, Roomy, block, free, layout, open, small, through, with_cache, with_roomy};
 use std::alloc::Layout;
-use stratalloc::heap::{Blocks, Cache, Class};
+use stratalloc::heap::{Blocks, Class};
 use stratalloc::os::Mmap;
 
 #[test]
@@ -123,7 +123,7 @@ fn g3_whole_lists_and_a_bucket_for_odd_blocks() {
         let hits = engine.stats(None).classes[class.index()].depot_hits;
         assert!(hits > 0 && in_depot() > 0);
         assert!(in_depot() % target < target);
-        engine.collect(None);
+        engine.collect();
         let stats = engine.stats(None);
         assert_eq!((in_depot(), stats.active, stats.classes[class.index()].slabs), (0, 0, 0), "blocks were lost");
     });
@@ -161,29 +161,24 @@ fn g4_lists_come_from_the_fullest_slab_and_whole_slabs_go() {
             let class = Class::of(of).expect("a class");
             let per_slab = (64 << 10) / 1024;
             let slabs: Vec<Vec<*mut u8>> = (0..4).map(|_| (0..per_slab).map(|_| block(&heap, of)).collect()).collect();
-            park(engine, cache);
+            through(engine, cache).park();
             // Slab 0 loses most of its blocks, slab 2 a few.
             slabs[0].iter().skip(8).for_each(|at| free(&heap, *at, of));
             slabs[2].iter().step_by(4).for_each(|at| free(&heap, *at, of));
-            engine.collect(Some(cache));
+            through(engine, cache).collect();
             for _ in 0..per_slab / 4 {
                 let at = block(&heap, of);
                 assert!(slabs[2].contains(&at), "a block came from the slab with more free ones");
             }
             let before = engine.stats(Some(cache));
             slabs[1].iter().for_each(|at| free(&heap, *at, of));
-            engine.collect(Some(cache));
+            through(engine, cache).collect();
             let after = engine.stats(Some(cache));
             let given = |stats: &stratalloc::Stats| stats.classes[class.index()].slabs_given;
             assert_eq!(given(&after), given(&before) + 1);
             assert_eq!(before.active - after.active, 64 << 10, "a whole slab did not go back to the runs");
         });
     });
-}
-
-fn park(engine: &Roomy, cache: &Cache) {
-    // SAFETY: the cache is attached and this thread's.
-    unsafe { engine.park(cache) };
 }
 
 #[test]
