@@ -18,12 +18,12 @@ use core::cell::Cell;
 
 /// Run lengths that have a list, in pages.
 pub(crate) const PAGE_LISTS: usize = 16;
-/// Pages that the run lists of one thread hold together, at the most.
-pub(crate) const PAGE_BUDGET: u32 = 64;
+/// Bytes that the run lists of one thread hold together, at the most.
+const RUN_BYTES: usize = 256 << 10;
 /// Full lists of one class beside `main`, at the most.
 const AUX_MAX: usize = 8;
-/// Pages of full lists up to which a class may have more than one of them.
-const FULL_PAGES: u32 = 128;
+/// Bytes of the pages of full lists up to which a class may have more than one of them.
+const FULL_BYTES: usize = 512 << 10;
 /// By how many pages the full lists must have changed before the heap is told.
 const NEWS: u32 = 16;
 /// Trips to the depot between two looks at whether a class holds more than it needs.
@@ -184,6 +184,7 @@ pub struct Cache {
     state: Cell<State>,
     /// Pages in the run lists, those popped and not yet missed included.
     run_pages: Cell<u32>,
+    run_pages_max: Cell<u32>,
     /// For each run length, runs admitted and not flushed: those in the list and its room.
     admitted: [Cell<u32>; PAGE_LISTS],
     /// Runs in the list, when they were last counted.
@@ -193,6 +194,7 @@ pub struct Cache {
     runs_taken: [AtomicU64; PAGE_LISTS],
     /// Pages of all full lists, now and when the heap was last told.
     full_pages: Cell<u32>,
+    full_pages_max: Cell<u32>,
     told_pages: Cell<u32>,
     trips: Cell<u32>,
     looked_at: Cell<usize>,
@@ -221,11 +223,13 @@ impl Cache {
                 sides: array_of!(Side::new()),
                 state: Cell::new(State::Fresh),
                 run_pages: Cell::new(0),
+                run_pages_max: Cell::new(0),
                 admitted: [const { Cell::new(0) }; PAGE_LISTS],
                 runs_held: array_of!(AtomicU32::new(0)),
                 runs_given: array_of!(AtomicU64::new(0)),
                 runs_taken: array_of!(AtomicU64::new(0)),
                 full_pages: Cell::new(0),
+                full_pages_max: Cell::new(0),
                 told_pages: Cell::new(0),
                 trips: Cell::new(0),
                 looked_at: Cell::new(0),
@@ -270,8 +274,10 @@ impl Cache {
         self.state.get() == State::Live
     }
 
-    /// Makes an empty cache ready for lists of `target(class)` blocks.
-    pub(super) fn open(&self, target: impl Fn(Class) -> u32) {
+    /// Makes an empty cache ready for lists of `target(class)` blocks, in pages of `1 << page_shift` bytes.
+    pub(super) fn open(&self, target: impl Fn(Class) -> u32, page_shift: u32) {
+        self.run_pages_max.set((RUN_BYTES >> page_shift) as u32);
+        self.full_pages_max.set((FULL_BYTES >> page_shift) as u32);
         for class in Class::all() {
             let (side, target) = (self.side(class), target(class));
             side.target.set(target);
@@ -341,7 +347,7 @@ impl Cache {
     /// leave for that, if one must, with the pages it lies in.
     pub(super) fn make_room(&self, class: Class, page_shift: u32) -> Option<(List, u32)> {
         let side = self.side(class);
-        let spent = self.full_pages.get() >= FULL_PAGES;
+        let spent = self.full_pages.get() >= self.full_pages_max.get();
         if spent && side.len() > 1 {
             return Some(self.pass_main_on(class, page_shift));
         }
@@ -371,7 +377,7 @@ impl Cache {
     fn evict(&self, class: Class) -> (List, u32) {
         let side = self.side(class);
         let oldest = self.remove_oldest(class);
-        let more = side.limit.get() < AUX_MAX && self.full_pages.get() < FULL_PAGES;
+        let more = side.limit.get() < AUX_MAX && self.full_pages.get() < self.full_pages_max.get();
         side.limit.set(side.len() + 1 + usize::from(more));
         bump(&side.trips_out, 1);
         oldest
@@ -451,7 +457,7 @@ impl Cache {
         let bin = self.run_bin(pages);
         bin.room.set(0);
         let held = self.run_pages.get() + pages as u32;
-        if held > PAGE_BUDGET || self.state.get() != State::Live {
+        if held > self.run_pages_max.get() || self.state.get() != State::Live {
             return false;
         }
         self.run_pages.set(held);
@@ -493,9 +499,9 @@ impl Cache {
 
     /// Pages that a cache pins at the most, whatever the pattern: one for each block it may hold, those of further full
     /// lists (the one that reaches their budget included), and those of the run lists.
-    pub(super) fn pages_max(target: impl Fn(Class) -> u32) -> usize {
+    pub(super) fn pages_max(target: impl Fn(Class) -> u32, page_shift: u32) -> usize {
         let blocks: u32 = Class::all().map(|class| 2 * target(class)).sum();
-        (blocks + FULL_PAGES + TARGET_MAX as u32 + PAGE_BUDGET) as usize
+        blocks as usize + TARGET_MAX + (FULL_BYTES >> page_shift) + (RUN_BYTES >> page_shift)
     }
 
     /// Says how many blocks of `class` the cache holds. Called on the slow paths, so what others see lags by less than a

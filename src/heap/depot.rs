@@ -8,10 +8,19 @@
 use super::class::CLASSES;
 use super::list::{Block, List};
 
-/// Pages that the blocks of all depots lie in, at the most.
-pub(crate) const DEPOT_PAGES: u32 = 512;
+/// Bytes of pages that the blocks of all depots lie in, at the most.
+const DEPOT_BYTES: usize = 2 << 20;
+
+/// Pages of `1 << page_shift` bytes that the blocks of all depots lie in, at the most.
+pub(crate) const fn pages_max(page_shift: u32) -> u32 {
+    (DEPOT_BYTES >> page_shift) as u32
+}
+
 /// Pages that the blocks of one class's depot lie in, at the most.
-const CLASS_PAGES: u32 = DEPOT_PAGES / CLASSES as u32;
+const fn class_pages_max(page_shift: u32) -> u32 {
+    pages_max(page_shift) / CLASSES as u32
+}
+
 /// Lists in one class's depot, at the most.
 const LISTS_MAX: usize = 48;
 /// A list is kept whole if it lies in at most one page for so many of its blocks, or in two pages.
@@ -23,7 +32,7 @@ pub(crate) struct Depot {
     /// Lists of exactly `target` blocks, the newest last, each with the pages it lies in at the most.
     lists: [Option<(Block, u32)>; LISTS_MAX],
     len: usize,
-    /// The sum of the pages of `lists` and of `odd`; at most `CLASS_PAGES`.
+    /// The sum of the pages of `lists` and of `odd`; at most `class_pages_max`.
     pages: u32,
     /// Fewer than `target` blocks, and the pages they lie in at the most.
     odd: List,
@@ -44,8 +53,8 @@ impl Depot {
     }
 
     /// Takes in a list of `target` blocks that lies in `pages` pages, if there is room. O(1).
-    pub(crate) fn put(&mut self, list: List, pages: u32) -> Result<(), List> {
-        if self.len == LISTS_MAX || self.pages + pages > CLASS_PAGES {
+    pub(crate) fn put(&mut self, list: List, pages: u32, page_shift: u32) -> Result<(), List> {
+        if self.len == LISTS_MAX || self.pages + pages > class_pages_max(page_shift) {
             return Err(list);
         }
         let (head, _) = list.into_parts();
@@ -73,8 +82,8 @@ impl Depot {
     }
 
     /// Lets `odd`, which lies in `pages` pages, wait for others, if there is room and nobody else's wait already. O(1).
-    pub(crate) fn put_odd(&mut self, odd: List, pages: u32) -> Result<(), List> {
-        if !self.odd.is_empty() || self.pages + pages > CLASS_PAGES {
+    pub(crate) fn put_odd(&mut self, odd: List, pages: u32, page_shift: u32) -> Result<(), List> {
+        if !self.odd.is_empty() || self.pages + pages > class_pages_max(page_shift) {
             return Err(odd);
         }
         self.pages += pages;

@@ -211,13 +211,13 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Bytes of pages that the cached free blocks of one thread pin at the most, whatever the pattern of calls.
     #[must_use]
     pub fn cache_bytes_max(&self) -> usize {
-        Cache::pages_max(|class| self.target(class)) << self.map.page_shift()
+        Cache::pages_max(|class| self.target(class), self.map.page_shift()) << self.map.page_shift()
     }
 
     /// Bytes of pages that the free blocks in the depot pin at the most, whatever the pattern of calls.
     #[must_use]
     pub fn depot_bytes_max(&self) -> usize {
-        (depot::DEPOT_PAGES as usize) << self.map.page_shift()
+        (depot::pages_max(self.map.page_shift()) as usize) << self.map.page_shift()
     }
 
     /// Makes `cache` one of this heap's, which is open.
@@ -225,7 +225,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// # Safety
     /// - `cache` is fresh, stays where it is until `detach`, and is used by one thread at a time.
     pub unsafe fn attach(&self, cache: &Cache) {
-        cache.open(|class| self.target(class));
+        cache.open(|class| self.target(class), self.map.page_shift());
         self.registry.with(|registry| registry.add(cache));
     }
 

@@ -8,7 +8,7 @@
 
 use super::cache::Cache;
 use super::class::Class;
-use super::depot::{DEPOT_PAGES, Depot};
+use super::depot::{self, Depot};
 use super::map::Page;
 use super::slab::Slabs;
 use super::{Attached, Engine};
@@ -35,7 +35,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Pages that full lists pin beyond what the depot alone may.
     fn excess_pages(&self) -> usize {
-        self.tally.listed_pages().saturating_sub(DEPOT_PAGES as usize)
+        self.tally.listed_pages().saturating_sub(depot::pages_max(self.map.page_shift()) as usize)
     }
 
     /// The idle bound of this moment, in pages.

@@ -127,7 +127,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Gives a full list, which lies in `pages` pages, to the depot, or sorts it into the slabs.
     fn stow(&self, class: Class, list: List, pages: u32) {
         let kept = if Depot::is_compact(list.len(), pages) {
-            self.with_depot(class, |depot| depot.put(list, pages))
+            self.with_depot(class, |depot| depot.put(list, pages, self.map.page_shift()))
         } else {
             Err(list)
         };
@@ -146,7 +146,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             self.stow(class, full, pages);
         }
         let pages = list.pages(class.size(), self.map.page_shift());
-        if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list, pages)) {
+        if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list, pages, self.map.page_shift())) {
             self.sort(class, list);
         }
     }
