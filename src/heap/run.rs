@@ -276,6 +276,6 @@ fn dirty_tail(map: &Map, run: Stretch, want: u32, dirty: u32) -> (Stretch, u32) 
     (Stretch { first: run.first + run.pages - pages, pages }, found)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 #[path = "run_tests.rs"]
 mod tests;
