@@ -36,8 +36,9 @@ pub(crate) struct Runs {
 pub(crate) struct Purge {
     pub(crate) run: Stretch,
     pub(crate) part: Stretch,
-    /// Dirty pages in `part`.
+    /// Dirty pages in `part`, and in all of the run.
     pub(crate) dirty: u32,
+    dirty_in_run: u32,
 }
 
 /// Contiguous pages.
@@ -88,9 +89,11 @@ impl Runs {
         let dirty = self.withdraw(map, first, len);
         let start = map.page_of(map.address_of(first).next_multiple_of(align.max(map.page_bytes())));
         let front = start - first;
-        let whole = Stretch { first, pages: len };
-        self.insert_part(map, Stretch { first, pages: front }, whole, dirty);
-        self.insert_part(map, Stretch { first: start + pages, pages: len - front - pages }, whole, dirty);
+        let (before, taken) = (Stretch { first, pages: front }, Stretch { first: start, pages });
+        let dirty_before = dirty_part(map, before, len, dirty);
+        let dirty_behind = dirty - dirty_before - dirty_part(map, taken, len, dirty);
+        self.insert(map, before, dirty_before, Age::Old);
+        self.insert(map, Stretch { first: start + pages, pages: len - front - pages }, dirty_behind, Age::Old);
         map.set_run(start, if twin::is(Twin::G5) { len } else { pages });
         self.allocs += 1;
         Some(start)
@@ -143,9 +146,8 @@ impl Runs {
             return false;
         }
         let dirty = self.withdraw(map, behind, len);
-        let (rest, whole) =
-            (Stretch { first: behind + more, pages: len - more }, Stretch { first: behind, pages: len });
-        self.insert_part(map, rest, whole, dirty);
+        let dirty_behind = dirty - dirty_part(map, Stretch { first: behind, pages: more }, len, dirty);
+        self.insert(map, Stretch { first: behind + more, pages: len - more }, dirty_behind, Age::Old);
         map.clear_run(first, old);
         map.set_run(first, new);
         self.grown_in_place += 1;
@@ -159,10 +161,10 @@ impl Runs {
             return None;
         };
         let run = Stretch { first, pages };
-        let (part, dirty) = dirty_tail(map, run, want, map.free_run(first).dirty.get());
-        self.withdraw(map, first, pages);
+        let dirty_in_run = self.withdraw(map, first, pages);
+        let (part, dirty) = dirty_tail(map, run, want, dirty_in_run);
         map.set_run(first, pages);
-        Some(Purge { run, part, dirty })
+        Some(Purge { run, part, dirty, dirty_in_run })
     }
 
     /// Takes a run back from its purger.
@@ -172,7 +174,7 @@ impl Runs {
             self.purged_pages += u64::from(purge.dirty);
         }
         map.clear_run(purge.run.first, purge.run.pages);
-        let dirty = map.dirty(purge.run.first, purge.run.pages);
+        let dirty = purge.dirty_in_run - if purged { purge.dirty } else { 0 };
         self.insert_merged(map, purge.run, dirty, if purged { Age::Old } else { Age::New });
     }
 
@@ -189,16 +191,6 @@ impl Runs {
             dirty += self.withdraw(map, behind, len);
         }
         self.insert(map, merged, dirty, age);
-    }
-
-    /// Adds `part` of a free run that had `dirty` dirty pages back to the free ones.
-    fn insert_part(&mut self, map: &Map, part: Stretch, whole: Stretch, dirty: u32) {
-        let dirty = match dirty {
-            0 => 0,
-            all if all == whole.pages => part.pages,
-            _ => map.dirty(part.first, part.pages),
-        };
-        self.insert(map, part, dirty, Age::Old);
     }
 
     /// Adds a run with `dirty` dirty pages to the free ones as it is.
@@ -252,6 +244,15 @@ impl Runs {
             map.free_run(older).newer.set(newer)
         }
         if newer == 0 { self.newest = older } else { map.free_run(newer).older.set(older) }
+    }
+}
+
+/// Dirty pages in `part` of a free run of `pages` pages, `dirty` of which are dirty; O(length of `part`).
+fn dirty_part(map: &Map, part: Stretch, pages: u32, dirty: u32) -> u32 {
+    match dirty {
+        0 => 0,
+        all if all == pages => part.pages,
+        _ => map.dirty(part.first, part.pages),
     }
 }
 

@@ -99,6 +99,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     fn listen(&self, cache: &Cache) {
         if let Some((before, after)) = cache.news() {
             self.tally.full_pages_changed(before, after);
+            self.keep_idle_bound();
         }
     }
 
