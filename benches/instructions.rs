@@ -55,14 +55,14 @@ fn of(size: usize) -> Layout { Layout::from_size_align(size, 8).unwrap() }
 #[inline(never)]
 fn straight() { unsafe { let p = opaque(alloc(SMALL)); dealloc(p, SMALL) } }
 #[inline(never)]
-fn straight_empty() { opaque(std::ptr::dangling_mut::<u8>()); }
+fn straight_empty(p: *mut u8) -> *mut u8 { opaque(p) }
 pub fn run(what: &str, size: usize, turns: usize) {
     let l = of(size);
     let mut held = Vec::with_capacity(1000);
     unsafe { match what {
-        "empty" => for _ in 0..turns { opaque(std::ptr::dangling_mut::<u8>()); },
+        "empty" => { let mut p = std::ptr::dangling_mut::<u8>(); for _ in 0..turns { p = opaque(p) } },
         "pair64" => for _ in 0..turns { let p = opaque(alloc(SMALL)); dealloc(p, SMALL) },
-        "straight-empty" => for _ in 0..turns { straight_empty() },
+        "straight-empty" => { let mut p = std::ptr::dangling_mut::<u8>(); for _ in 0..turns { p = straight_empty(p) } },
         "straight64" => for _ in 0..turns { straight() },
         "pair" => for _ in 0..turns { let p = opaque(alloc(l)); dealloc(p, l) },
         "zeroed" => for _ in 0..turns { let p = opaque(alloc_zeroed(l)); dealloc(p, l) },

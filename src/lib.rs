@@ -78,7 +78,14 @@
 //! - `fine-classes`: four size classes per doubling in place of one: less memory, somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
 #![cfg_attr(not(test), no_std)]
-#![cfg_attr(loom, allow(dead_code, unused_imports, reason = "models drive a part of the crate"))]
+#![cfg_attr(
+    any(loom, not(feature = "std")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "models drive a part of the crate; without std there is no process heap"
+    )
+)]
 
 #[cfg(all(feature = "std", not(test)))]
 extern crate std;
