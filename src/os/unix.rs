@@ -19,6 +19,8 @@ pub struct Mmap {
     huge: AtomicUsize,
     /// 1 once the kernel has refused to move pages: then it is not asked again.
     rigid: AtomicUsize,
+    /// The last span that had to be looked for in the window; 0 if none had.
+    detour: AtomicUsize,
 }
 
 /// The smallest step by which the heap grows.
@@ -27,10 +29,11 @@ const STEP_MIN: usize = 256 << 10;
 const STEP_MAX: usize = 64 << 20;
 /// A huge page of the targets we know; a mapping that may hold one begins at a multiple of it.
 const HUGE: usize = 2 << 20;
-/// The reach of the window to either side of the first mapping: page numbers in it fit 32 bits.
-const REACH: usize = 1 << 43;
-/// Places in the window that are tried where the kernel's own choice lies outside: so many to either side, so far apart.
-const HINTS: usize = 64;
+/// The length of the window: page numbers in it fit 32 bits.
+const WINDOW: usize = 1 << 44;
+/// What of the window lies on the side of the first mapping to which the kernel does not go on mapping.
+const MARGIN: usize = 1 << 39;
+/// How far apart the places in the window are that are tried where the kernel's own choice lies outside.
 const HINT_STEP: usize = 1 << 36;
 
 static_assertions::assert_eq_size!(usize, u64);
@@ -40,7 +43,7 @@ impl Mmap {
         /// A source that has mapped nothing yet.
         #[must_use]
         pub fn new() -> Self {
-            Self { window: AtomicUsize::new(0), huge: AtomicUsize::new(0), rigid: AtomicUsize::new(0) }
+            Self { window: AtomicUsize::new(0), huge: AtomicUsize::new(0), rigid: AtomicUsize::new(0), detour: AtomicUsize::new(0) }
         }
     }
 
@@ -75,16 +78,22 @@ impl Mmap {
 
     /// A span in the window where the kernel's own choice lies outside of it: something large has been mapped since.
     fn map_in_reach(&self, bytes: usize) -> Option<Span> {
-        let centre = self.window()?.at + REACH;
-        let hints = (1..HINTS).flat_map(|step| [centre - step * HINT_STEP, centre + step * HINT_STEP]);
-        let mut tries = hints.filter_map(|hint| map_at(hint, bytes));
-        tries.find(|span| {
-            let good = self.is_in_reach(*span);
-            if !good {
-                unmap(*span);
-            }
-            good
-        })
+        let window = self.window()?;
+        let below_last = self.detour.load(Relaxed).saturating_sub(bytes) & !(HUGE - 1);
+        let steps = (1..window.bytes / HINT_STEP).map(|step| window.at + window.bytes - step * HINT_STEP);
+        let found = core::iter::once(below_last).chain(steps).find_map(|hint| self.map_at(hint, bytes))?;
+        self.detour.store(found.at, Relaxed);
+        Some(found)
+    }
+
+    /// A span at `hint`, or where the kernel likes, if that is in the window.
+    fn map_at(&self, hint: usize, bytes: usize) -> Option<Span> {
+        let span = map_hinted(hint, bytes, FLAGS)?;
+        if !self.is_in_reach(span) {
+            unmap(span);
+            return None;
+        }
+        Some(span)
     }
 }
 
@@ -108,12 +117,14 @@ unsafe impl Source for Mmap {
         if at == 0 {
             let probe = map(self.page_size())?;
             unmap(probe);
-            let centre = probe.at & !(HUGE - 1);
-            at = centre.saturating_sub(REACH).max(HUGE);
+            // The kernel maps downwards from the stack, or, by its old layout, upwards from far below it.
+            let upwards = (&raw const probe as usize).saturating_sub(probe.at) > probe.at;
+            let below = if upwards { MARGIN } else { WINDOW - MARGIN };
+            at = (probe.at & !(HUGE - 1)).saturating_sub(below).max(HUGE);
             // Two threads may probe at once: the first one's window is everybody's.
             at = self.window.compare_exchange(0, at, Relaxed, Relaxed).err().unwrap_or(at);
         }
-        Some(Span { at, bytes: 2 * REACH - HUGE })
+        Some(Span { at, bytes: WINDOW - HUGE })
     }
 
     fn grow(&self, min: usize, mapped: usize) -> Option<Span> {
@@ -229,17 +240,15 @@ pub(crate) fn map(bytes: usize) -> Option<Span> {
     map_with(bytes, FLAGS)
 }
 
-/// Maps fresh zeroed memory, at `hint` if that is free.
-fn map_at(hint: usize, bytes: usize) -> Option<Span> {
-    // SAFETY: a fresh anonymous mapping at an address that is free touches nothing that exists.
-    let at = unsafe { libc::mmap(hint as *mut libc::c_void, bytes, ACCESS, FLAGS, -1, 0) };
-    (at != libc::MAP_FAILED).then_some(Span { at: at as usize, bytes })
-}
-
 /// Maps fresh zeroed memory anywhere, with these flags.
 fn map_with(bytes: usize, flags: libc::c_int) -> Option<Span> {
-    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that exists.
-    let at = unsafe { libc::mmap(null_mut(), bytes, ACCESS, flags, -1, 0) };
+    map_hinted(0, bytes, flags)
+}
+
+/// Maps fresh zeroed memory, at `hint` if that is free, else anywhere.
+fn map_hinted(hint: usize, bytes: usize, flags: libc::c_int) -> Option<Span> {
+    // SAFETY: a fresh anonymous mapping at addresses that are free touches nothing that exists.
+    let at = unsafe { libc::mmap(hint as *mut libc::c_void, bytes, ACCESS, flags, -1, 0) };
     (at != libc::MAP_FAILED).then_some(Span { at: at as usize, bytes })
 }
 

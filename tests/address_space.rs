@@ -1,0 +1,92 @@
+//! What the allocator does with the process's addresses and the kernel's mappings, which others need too.
+
+#![allow(clippy::disallowed_macros, clippy::disallowed_methods, reason = "a test maps memory and says what it skips")]
+
+#[path = "common/own_process.rs"]
+mod own_process;
+
+use own_process::in_own_process;
+use stratalloc::Stratalloc;
+
+#[global_allocator]
+static A: Stratalloc = Stratalloc::new();
+
+/// The kernel's mappings of this process.
+fn mappings() -> usize {
+    std::fs::read_to_string("/proc/self/maps").expect("the kernel says what is mapped").lines().count()
+}
+
+/// A number below `end`, from a sequence that is the same in every run.
+fn below(state: &mut u64, end: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 11) as usize % end
+}
+
+#[test]
+fn g8_growing_blocks_leave_few_mappings() {
+    in_own_process(|| {
+        let (mut state, before) = (7, mappings());
+        let mut held: Vec<Vec<u64>> = (0..100).map(|_| Vec::new()).collect();
+        for turn in 0..3000u64 {
+            let (pick, more) = (below(&mut state, 100), 1 + below(&mut state, 1 << 20));
+            let (first, last) = (held[pick].first().copied(), held[pick].last().copied());
+            held[pick].reserve_exact(more);
+            assert_eq!((held[pick].first().copied(), held[pick].last().copied()), (first, last), "turn {turn}");
+            // SAFETY: only the first and the last are read, above.
+            unsafe { set_last(&mut held[pick], turn) };
+            if turn % 5 == 0 || held[pick].len() > 2 << 20 {
+                held[below(&mut state, 100)] = Vec::new();
+            }
+        }
+        let stats = Stratalloc::stats();
+        assert!(stats.runs.relocations > 50, "{}", stats.runs);
+        // A piece of a mapping is never smaller than 2 MiB but at the ends of what the system gave.
+        let allowed = before + 2 * (stats.mapped >> 21) + 2 * stats.runs.spans as usize + 16;
+        assert!(mappings() <= allowed, "{} mappings, {allowed} allowed", mappings());
+    })
+    .well();
+}
+
+/// Makes `numbers` as long as its capacity and writes the last one, touching nothing else.
+///
+/// # Safety
+/// - The caller reads only the first number and the last.
+unsafe fn set_last(numbers: &mut Vec<u64>, value: u64) {
+    let len = numbers.capacity();
+    // SAFETY: inside the capacity.
+    unsafe { numbers.as_mut_ptr().wrapping_add(len - 1).write(value) };
+    if numbers.is_empty() {
+        numbers.push(value);
+    }
+    // SAFETY: the numbers between are not read, as the caller states.
+    unsafe { numbers.set_len(len) };
+}
+
+#[test]
+fn g13_there_is_room_beside_a_large_reservation() {
+    in_own_process(|| {
+        drop(vec![1u8; 100]);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh mapping touches nothing that exists.
+        let far = unsafe { libc::mmap(std::ptr::null_mut(), 10 << 40, libc::PROT_NONE, flags, -1, 0) };
+        assert_ne!(far, libc::MAP_FAILED, "there are addresses for 10 TiB");
+        let held: Vec<Vec<u8>> = (0..20).map(|turn| vec![turn; 8 << 20]).collect();
+        assert!(held.iter().zip(0..).all(|(bytes, turn)| bytes.iter().all(|byte| *byte == turn)));
+    })
+    .well();
+}
+
+#[test]
+fn g13_more_than_the_machine_could_have_is_an_error() {
+    let mode = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").expect("the kernel says how it counts");
+    if mode.trim() == "1" {
+        println!("SKIPPED: this system grants whatever is asked for (vm.overcommit_memory = 1)");
+        return;
+    }
+    for bytes in [1 << 42, 1 << 44, 1 << 46] {
+        assert!(Vec::<u8>::new().try_reserve_exact(bytes).is_err(), "{bytes} bytes were promised");
+    }
+    assert_eq!(vec![7u8; 1 << 20].len(), 1 << 20);
+}
