@@ -1,5 +1,4 @@
 //! Heaps as objects: `Heap` under collections, threads and the allocator trait's finer rules.
-#![cfg(feature = "allocator-api2")]
 
 use allocator_api2::alloc::Allocator;
 use allocator_api2::boxed::Box;
