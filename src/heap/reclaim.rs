@@ -23,7 +23,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let (bound, retained) = (self.idle_bound_pages(), self.tally.retained_pages());
         if retained > bound / 4 && retained > self.allowed_pages() && !twin::is(Twin::G14) {
             // What is live may fall while pages are purged: the goal is set anew each time.
-            self.purge_down_to(|| self.allowed_pages() - self.allowed_pages() / 8);
+            self.purge_down_to(|| self.allowed_pages() / 8 * 7);
         }
     }
 

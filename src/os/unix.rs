@@ -103,8 +103,8 @@ impl Default for Mmap {
     }
 }
 
-// SAFETY: anonymous mappings are zero and ours; the window is centred on the first mapping, and what the kernel maps
-// outside of it is unmapped again; MADV_DONTNEED makes private anonymous pages read zero.
+// SAFETY: anonymous mappings are zero and ours; the window never changes once it is stored, and what the kernel maps
+// outside of it, or at its first page, is unmapped again; MADV_DONTNEED makes private anonymous pages read zero.
 unsafe impl Source for Mmap {
     fn page_size(&self) -> usize {
         // SAFETY: no preconditions.
