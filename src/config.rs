@@ -4,13 +4,14 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HugePages {
-    /// Huge pages are declined, so that resident memory is what was touched. The default.
+    /// Huge pages are declined, so that resident memory is what was touched.
     Never,
     /// Nothing is advised: the kernel's own setting decides. With `always` there, the idle bound is not kept.
     Kernel,
-    /// Huge pages are asked for by mappings of 2 MiB and more, once the heap has mapped that many bytes. All of such a
-    /// mapping counts as resident from the start. The idle bound is not kept: the kernel may fill up a huge page part of
-    /// which was given back.
+    /// While so many bytes are live, huge pages are asked for where 2 MiB of untouched memory begin to be filled; all of
+    /// them count as resident from then on. The default, with 16 MiB. Not for zeroed blocks of 1 MiB and more, of which
+    /// little may be touched; not beyond 32 GiB of mapped memory; not if the idle bound is below 8 MiB. Before a part of
+    /// a huge page is given back, the system is told not to fill it up again, so the idle bound holds.
     Above(usize),
 }
 
@@ -24,6 +25,14 @@ impl HugePages {
         }
     }
 
+    /// Live bytes from which on huge pages are asked for.
+    pub(crate) const fn above(self) -> usize {
+        match self {
+            Self::Above(bytes) => bytes,
+            Self::Never | Self::Kernel => usize::MAX,
+        }
+    }
+
     /// What `code` made a word of.
     pub(crate) const fn from_code(code: usize) -> Self {
         match code {
@@ -32,6 +41,19 @@ impl HugePages {
             bytes => Self::Above(bytes - 2),
         }
     }
+}
+
+/// When free memory beyond the idle bound is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Purge {
+    /// Less than a second later, by a thread that is started when the bound is passed and ends when it is kept again. What
+    /// the program goes on using is left alone: only pages that nobody has used for 0.3 seconds go. The default of the
+    /// process heap. Where no thread can be started, and in a heap as an object, it is as `AtFree`.
+    Soon,
+    /// At once, by the call of `free` that passes the bound: no thread is ever started. A program whose live memory swings
+    /// by more than the bound pays for it, with two page faults' time for each page and swing.
+    AtFree,
 }
 
 /// The settings of a heap.
@@ -59,14 +81,21 @@ pub struct Config {
     pub(crate) idle_share: usize,
     pub(crate) list_bytes: usize,
     pub(crate) huge_pages: HugePages,
+    pub(crate) purge: Purge,
 }
 
 impl Config {
     /// The settings that [`Stratalloc::new`](crate::Stratalloc::new) uses: idle bound 8 MiB or 1/8 of live bytes,
-    /// lists of 8 KiB, no huge pages.
+    /// lists of 8 KiB, huge pages from 16 MiB of live bytes on.
     #[must_use]
     pub const fn new() -> Self {
-        Self { idle_bytes: 8 << 20, idle_share: 8, list_bytes: 8 << 10, huge_pages: HugePages::Never }
+        Self {
+            idle_bytes: 8 << 20,
+            idle_share: 8,
+            list_bytes: 8 << 10,
+            huge_pages: HugePages::Above(16 << 20),
+            purge: Purge::Soon,
+        }
     }
 
     /// Free pages kept resident: at most this many bytes, or the share of [`Config::idle_share`] if that is more.
@@ -107,10 +136,17 @@ impl Config {
         self
     }
 
-    /// How huge pages are used. The default is [`HugePages::Never`].
+    /// How huge pages are used. The default is [`HugePages::Above`] with 16 MiB.
     #[must_use]
     pub const fn huge_pages(mut self, huge: HugePages) -> Self {
         self.huge_pages = huge;
+        self
+    }
+
+    /// When free memory beyond the idle bound is given back. The default is [`Purge::Soon`].
+    #[must_use]
+    pub const fn purge(mut self, purge: Purge) -> Self {
+        self.purge = purge;
         self
     }
 }

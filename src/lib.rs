@@ -112,7 +112,7 @@ mod sync;
 mod thread;
 mod twin;
 
-pub use config::{Config, HugePages};
+pub use config::{Config, HugePages, Purge};
 #[cfg(all(feature = "std", not(loom)))]
 pub use global::Stratalloc;
 #[cfg(all(feature = "allocator-api2", not(loom)))]

@@ -5,7 +5,7 @@
 //! takes nothing more; destructors that run later are served past it. This holds for the main thread and for threads
 //! made by C code.
 
-use crate::config::Config;
+use crate::config::{Config, Purge};
 use crate::fatal::{Fatal, die};
 use crate::global::ENGINE;
 use crate::heap::Cache;
@@ -89,6 +89,27 @@ pub(crate) fn begin(cache: &Cache, config: &Config) -> bool {
     true
 }
 
+/// Milliseconds between two looks of the purger's: memory that was not used from one look to the next goes, so it has gone
+/// after two of them.
+const LOOK_EVERY: u32 = 300;
+
+/// The purger: a thread that lives while more is retained than the idle bound allows. It has no cache and takes no signal.
+extern "C" fn purger(nothing: *mut c_void) -> *mut c_void {
+    // The registration keeps a library that carries this code from being unloaded while the thread is in it.
+    let _ = END.try_with(|_| ());
+    loop {
+        os::sleep(LOOK_EVERY);
+        if ENGINE.purge_unused() {
+            continue;
+        }
+        ENGINE.source().purger().dismiss();
+        // Who freed before the dismissal has summoned nobody: a last look is ours.
+        if !ENGINE.is_over_bound() || !ENGINE.source().purger().stay() {
+            return nothing;
+        }
+    }
+}
+
 /// Opens the process heap for `config`, which must be what it was opened with before.
 fn open(config: &Config) -> bool {
     if !ENGINE.is_open() {
@@ -96,6 +117,9 @@ fn open(config: &Config) -> bool {
         ENGINE.source().set_huge_pages(config.huge_pages);
         if !ENGINE.open(config) {
             return false;
+        }
+        if config.purge == Purge::Soon {
+            ENGINE.source().purger().enlist(purger);
         }
     }
     if !ENGINE.is_configured_as(config) {
@@ -120,6 +144,8 @@ extern "C" fn parent() {
 extern "C" fn child() {
     if !twin::is(Twin::G12) {
         // SAFETY: `prepare` ran before, in the thread this one is a copy of.
+        ENGINE.source().purger().forget();
+        // SAFETY: as above.
         with_cache(|cache| unsafe { ENGINE.after_fork_in_child(cache.is_live().then_some(cache)) });
     }
 }

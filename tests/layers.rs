@@ -10,7 +10,7 @@ const LEVELS: &[&[&str]] = &[
     &["lock.rs"],
     &["heap/list.rs", "heap/class.rs", "twin.rs"],
     &["heap/slab.rs", "heap/map.rs", "heap/depot.rs", "heap/cache.rs"],
-    &["heap/bins.rs", "heap/run.rs"],
+    &["heap/bins.rs", "heap/granule.rs", "heap/run.rs"],
     &["heap/", "stats.rs"],
     &["global.rs", "thread.rs", "object/"],
     &["lib.rs", "models.rs"],

@@ -1,8 +1,8 @@
 //! The page map: what every page of a heap is.
 //!
 //! A heap's addresses lie in one window; a page is known by its number in it, which fits 32 bits. Per page the map has
-//! an [`Entry`], a record for a free run that begins there, and two bits: whether the page may hold anything but zeros, and
-//! whether another mapping begins with it. Leaves of the map are made when their first page is mapped, and stay.
+//! an [`Entry`], a record for a free run that begins there, and three bits: whether the page may hold anything but zeros,
+//! whether another mapping begins with it, and whether a huge granule does. Leaves of the map are made when their first page is mapped, and stay.
 //!
 //! Who writes: entries of pages in use are written by who owns the pages; everything of free pages under the lock of
 //! the runs. The bits of a page in use rest as they were when it was handed out.
@@ -17,6 +17,13 @@ use core::ptr::{NonNull, null_mut};
 
 /// A page number in the heap's window; 0 is no page.
 pub(crate) type Page = u32;
+
+/// Contiguous pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) first: Page,
+    pub(crate) pages: u32,
+}
 
 /// Pages that a leaf describes, where there is more than one.
 const LEAF_PAGES: usize = 1 << 16;
@@ -79,10 +86,12 @@ pub(crate) struct FreeRun {
     pub(crate) dirty: Cell<u32>,
 }
 
-/// The bitmaps of a leaf: which pages may hold anything but zeros, and which begin another mapping than the page before.
+/// The bitmaps of a leaf: which pages may hold anything but zeros, which begin another mapping than the page before, and
+/// which begin a huge granule.
 const DIRTY: usize = 0;
 const SEAM: usize = 1;
-const BITMAPS: usize = 2;
+const HUGE: usize = 2;
+const BITMAPS: usize = 3;
 
 const ENTRY_BYTES: usize = size_of::<AtomicU64>();
 const FREE_BYTES: usize = size_of::<FreeRun>();
@@ -94,6 +103,8 @@ pub(crate) struct Map {
     origin: AtomicUsize,
     /// Pages of `1 << page_shift` bytes.
     page_shift: AtomicU32,
+    /// Pages of a granule, a power of two; 0 if there are no huge pages.
+    grain: AtomicU32,
     /// A page's number shifted by this is its leaf's.
     leaf_shift: AtomicU32,
     /// Pages that each leaf describes.
@@ -109,6 +120,7 @@ impl Map {
             Self {
                 origin: AtomicUsize::new(0),
                 page_shift: AtomicU32::new(0),
+                grain: AtomicU32::new(0),
                 leaf_shift: AtomicU32::new(0),
                 leaf_pages: AtomicUsize::new(0),
                 leaves: AtomicUsize::new(0),
@@ -132,10 +144,11 @@ impl Map {
         };
         self.origin.store(window.at, Relaxed);
         self.page_shift.store(shift, Relaxed);
+        self.grain.store((source.huge_bytes() >> shift) as u32, Relaxed);
         self.leaf_shift.store(leaf_pages.next_power_of_two().trailing_zeros(), Relaxed);
         self.leaf_pages.store(leaf_pages, Relaxed);
         self.leaves.store(leaves, Relaxed);
-        // Release: publishes the five above to who finds the root, in `leaf`.
+        // Release: publishes the six above to who finds the root, in `leaf`.
         self.root.store(root.as_ptr().cast(), Release);
         leaves > 1 && source.grows_again() || (0..leaves).all(|leaf| self.make_leaf(leaf, source))
     }
@@ -154,6 +167,12 @@ impl Map {
     /// Bytes of the map that may be resident when `pages` pages are mapped.
     pub(crate) const fn bytes_for(pages: usize) -> usize {
         pages * (ENTRY_BYTES + FREE_BYTES) + BITMAPS * pages / 8
+    }
+
+    /// Pages of a granule, a power of two; 0 if there are no huge pages.
+    #[inline]
+    pub(crate) fn grain(&self) -> u32 {
+        self.grain.load(Relaxed)
     }
 
     /// The number of the page at or around `address`, which lies in the window.
@@ -317,8 +336,36 @@ impl Map {
     /// Under the lock of the runs.
     pub(crate) fn set_seams(&self, first: Page, pages: u32) {
         self.each_word(SEAM, first, pages, |word, mask, _| word.store(word.load(Relaxed) & !mask, Relaxed));
-        for seam in [first, first.wrapping_add(pages)] {
+        self.add_seams(Stretch { first, pages });
+    }
+
+    /// Says that other mappings may begin with `part` and behind it; under the lock of the runs.
+    pub(crate) fn add_seams(&self, part: Stretch) {
+        for seam in [part.first, part.first.wrapping_add(part.pages)] {
             self.each_word(SEAM, seam, 1, |word, mask, _| word.store(word.load(Relaxed) | mask, Relaxed));
+        }
+    }
+
+    /// Whether the granule around `page` is huge.
+    #[inline]
+    pub(crate) fn is_huge(&self, page: Page) -> bool {
+        let first = page & !self.grain().wrapping_sub(1);
+        self.bit_word(HUGE, first).is_some_and(|(word, bit)| word.load(Relaxed) >> bit & 1 == 1)
+    }
+
+    /// Says whether the granule at `first` is huge; under the lock of the runs.
+    pub(crate) fn set_huge(&self, first: Page, huge: bool) {
+        self.each_word(HUGE, first, 1, |word, mask, _| {
+            let others = word.load(Relaxed) & !mask;
+            word.store(if huge { others | mask } else { others }, Relaxed);
+        });
+    }
+
+    /// Says that the granules from `to` on are huge where those of `pages` pages from `from` on are; under the lock of the
+    /// runs.
+    pub(crate) fn copy_huge(&self, from: Page, to: Page, pages: u32) {
+        if self.grain() > 0 {
+            (0..pages).step_by(self.grain() as usize).for_each(|at| self.set_huge(to + at, self.is_huge(from + at)));
         }
     }
 

@@ -14,9 +14,13 @@ mod class;
 mod depot;
 #[cfg(feature = "std")]
 mod fork;
+mod granule;
+mod huge;
 mod list;
 mod map;
 mod pages;
+#[cfg(all(feature = "std", not(loom)))]
+mod purger;
 mod reclaim;
 mod run;
 mod slab;
@@ -126,6 +130,8 @@ struct Settings {
     idle_share: AtomicUsize,
     list_bytes: AtomicUsize,
     huge_pages: AtomicUsize,
+    huge_above: AtomicUsize,
+    purge: AtomicUsize,
 }
 
 impl<S: Source, L: RawLock> Engine<S, L> {
@@ -140,6 +146,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                     idle_share: AtomicUsize::new(0),
                     list_bytes: AtomicUsize::new(0),
                     huge_pages: AtomicUsize::new(0),
+                    huge_above: AtomicUsize::new(0),
+                    purge: AtomicUsize::new(0),
                 },
                 map: Map::new(),
                 depots: PerClass::new(array_of!(Locked::new(Rank::Depot, Depot::EMPTY))),
@@ -254,6 +262,8 @@ impl Settings {
         self.idle_share.store(config.idle_share, Relaxed);
         self.list_bytes.store(config.list_bytes, Relaxed);
         self.huge_pages.store(config.huge_pages.code(), Relaxed);
+        self.huge_above.store(config.huge_pages.above(), Relaxed);
+        self.purge.store(config.purge as usize, Relaxed);
     }
 
     #[cfg(feature = "std")]
@@ -262,6 +272,7 @@ impl Settings {
             && self.idle_share.load(Relaxed) == config.idle_share
             && self.list_bytes.load(Relaxed) == config.list_bytes
             && self.huge_pages.load(Relaxed) == config.huge_pages.code()
+            && self.purge.load(Relaxed) == config.purge as usize
     }
 }
 

@@ -1,9 +1,11 @@
 //! Requests of whole pages: the run lists of a thread, the runs, and the source below them.
 
 use super::cache::{Cache, PAGE_LISTS};
+use super::granule::Fill;
 use super::list::Block;
+use super::map::Stretch;
 use super::map::{Entry, Page};
-use super::run::{Runs, Stretch};
+use super::run::Runs;
 use super::{Engine, Shape};
 use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
@@ -16,6 +18,8 @@ use core::ptr::{NonNull, null_mut, with_exposed_provenance_mut};
 const RELOCATE_GRAINS: usize = 2;
 /// Bytes mapped up to which blocks are moved so: at 2 MiB a piece, far from the kernel's limit of 65,530 pieces.
 const RELOCATE_UP_TO: usize = 32 << 30;
+/// From this part of a granule on, a zeroed block may be one of which little is ever touched.
+const SPARSE_PART: u32 = 2;
 
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// The length of the run list for a layout that is no class's, in pages, if it has one. (A layout without size has a
@@ -68,7 +72,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// A run from the runs, zeroed where asked for: only pages that may hold anything are written.
     fn alloc_run(&self, cache: Option<&Cache>, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
-        let take = || self.take_movable_run(pages, layout);
+        let fill = if zeroed && pages >= self.map.grain() / SPARSE_PART { Fill::Sparse } else { Fill::Dense };
+        let take = || self.take_movable_run(pages, layout, fill);
         let first = take().or_else(|| {
             self.reclaim(cache);
             take()
@@ -84,12 +89,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// A run for `layout`, at a multiple of the relocation grain if it is long enough to be moved one day.
-    fn take_movable_run(&self, pages: u32, layout: Layout) -> Option<Page> {
+    fn take_movable_run(&self, pages: u32, layout: Layout, fill: Fill) -> Option<Page> {
         let grain = self.source.relocation_grain();
         if grain == 0 || layout.size() < RELOCATE_GRAINS * grain {
-            return self.take_run(pages, layout.align());
+            return self.take_run(pages, layout.align(), fill);
         }
-        self.take_run(pages, layout.align().max(grain)).or_else(|| self.take_run(pages, layout.align()))
+        self.take_run(pages, layout.align().max(grain), fill).or_else(|| self.take_run(pages, layout.align(), fill))
     }
 
     fn zero(&self, first: Page, pages: u32, bytes: usize) {
@@ -166,14 +171,20 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn with_runs<R>(&self, section: impl FnOnce(&mut Runs) -> R) -> R {
         self.runs.with(|runs| {
             let result = section(runs);
+            runs.note_low();
             self.tally.set_dirty_pages(runs.dirty_pages);
             result
         })
     }
 
     /// A run of `pages` pages at a multiple of `align` bytes, from the free ones or from the source.
-    pub(crate) fn take_run(&self, pages: u32, align: usize) -> Option<Page> {
-        let take = || self.with_runs(|runs| runs.alloc(&self.map, pages, align));
+    pub(crate) fn take_run(&self, pages: u32, align: usize, fill: Fill) -> Option<Page> {
+        let fill = self.fill_at_this_size(fill);
+        let take = || {
+            let grant = self.with_runs(|runs| runs.alloc(&self.map, pages, align, fill))?;
+            self.pass_on(grant.advice);
+            Some(grant.first)
+        };
         // Another thread may take what this one has mapped: then it goes round again. When the source has no more, a
         // last look: another thread may just have freed or mapped.
         loop {
@@ -207,7 +218,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.tally.add_mapped(span.bytes);
         self.with_runs(|runs| {
             self.map.set_seams(fresh.first, fresh.pages);
-            runs.add_span(&self.map, fresh, self.source.comes_resident(span, mapped));
+            runs.add_span(&self.map, fresh);
         });
         true
     }
@@ -230,11 +241,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     fn resize_run(&self, address: usize, old: u32, new: u32) -> bool {
         let (first, shift) = (self.map.page_of(address), self.map.page_shift());
         if new > old {
-            let grown = self.with_runs(|runs| runs.grow(&self.map, first, old, new));
-            if grown {
-                self.tally.lent(((new - old) as usize) << shift);
-            }
-            return grown;
+            let fill = self.fill_at_this_size(Fill::Dense);
+            let grown = self.with_runs(|runs| runs.grow(&self.map, first, old, new, fill));
+            let Some(grant) = grown else {
+                return false;
+            };
+            self.pass_on(grant.advice);
+            self.tally.lent(((new - old) as usize) << shift);
+            return true;
         }
         self.with_runs(|runs| runs.shrink(&self.map, first, old, new));
         self.tally.returned(((old - new) as usize) << shift);
@@ -251,7 +265,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) unsafe fn relocate(&self, block: *mut u8, old: Layout, new: Layout) -> Option<*mut u8> {
         let from = self.movable(block as usize, old, new)?;
         let pages = u32::try_from(new.size().div_ceil(self.map.page_bytes())).ok()?;
-        let to = self.take_movable_run(pages, new)?;
+        let to = self.take_movable_run(pages, new, Fill::Any)?;
         let fresh: *mut u8 = with_exposed_provenance_mut(self.map.address_of(to));
         let (moved, outcome) = self.move_pieces(from, to);
         let bytes = (moved as usize) << self.map.page_shift();
@@ -265,6 +279,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 let rest = old.size() - bytes.min(old.size());
                 // SAFETY: behind what was moved, both blocks have that many bytes.
                 unsafe { fresh.wrapping_add(bytes).copy_from_nonoverlapping(block.wrapping_add(bytes), rest) };
+                self.fill_densely(Stretch { first: to + moved, pages: pages - moved });
                 self.finish_relocation(Stretch { first: from.first, pages: moved }, pages);
                 return Some(fresh);
             }
@@ -307,7 +322,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         // SAFETY: the old pages are the caller's and lie in one mapping, the new ones ours; they are apart.
         let outcome = unsafe { self.source.relocate(span, target) };
         if outcome == Relocation::Moved {
-            self.with_runs(|_| self.map.set_seams(to, piece.pages));
+            self.with_runs(|_| {
+                self.map.set_seams(to, piece.pages);
+                self.map.copy_huge(piece.first, to, piece.pages);
+            });
         }
         outcome
     }

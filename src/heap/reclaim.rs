@@ -1,15 +1,17 @@
 //! Memory that comes back.
 //!
-//! The idle bound: resident free pages, in free runs and inside slabs, are at most `max(idle_bytes, live / idle_share)`.
-//! It is kept at the moment of free, so no call, no thread and no clock is needed for it to hold later: whoever frees
-//! past seven eighths of it (the rest is for what counters lag by) purges, outside the locks, the runs freed longest ago
-//! and then pages inside slabs. Pages that full lists of caches and the depot pin beyond the depot's own bound are taken
+//! The idle bound: resident free pages, in free runs and inside slabs, are at most `max(idle_bytes, live / idle_share)`,
+//! a second after the last call at the latest. Whoever frees past seven eighths of it (the rest is for what counters lag
+//! by) summons the purger, which looks every now and then how much was retained all the time since it looked last, and
+//! purges that, outside the locks: runs with whole granules first, then the runs freed longest ago, then pages inside
+//! slabs. So a swing of the program's, however large, costs nothing while it goes on. Where there is no purger, the one
+//! who frees purges at once. Pages that full lists of caches and the depot pin beyond the depot's own bound are taken
 //! off what may be retained, down to a quarter of the bound, so that the sum holds.
 
 use super::cache::Cache;
 use super::class::Class;
 use super::depot::{self, Depot};
-use super::map::Page;
+use super::map::{Page, Stretch};
 use super::slab::Slabs;
 use super::{Attached, Engine};
 use crate::lock::RawLock;
@@ -20,15 +22,20 @@ use crate::twin::{self, Twin};
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges if more pages are resident and free than the idle bound allows.
     pub(crate) fn keep_idle_bound(&self) {
-        let (bound, retained) = (self.idle_bound_pages(), self.tally.retained_pages());
-        if retained > bound / 4 && retained > self.allowed_pages() && !twin::is(Twin::G14) {
+        if self.is_over_bound() && !twin::is(Twin::G14) && !self.source.summon_purger() {
             // What is live may fall while pages are purged: the goal is set anew each time.
             self.purge_down_to(|| self.allowed_pages() / 8 * 7);
         }
     }
 
+    /// Whether more pages are resident and free than the idle bound allows.
+    pub(crate) fn is_over_bound(&self) -> bool {
+        let (bound, retained) = (self.idle_bound_pages(), self.tally.retained_pages());
+        retained > bound / 4 && retained > self.allowed_pages()
+    }
+
     /// Pages that may be retained at this moment, so that the idle bound holds.
-    fn allowed_pages(&self) -> usize {
+    pub(crate) fn allowed_pages(&self) -> usize {
         let bound = self.idle_bound_pages();
         (bound - bound / 8).saturating_sub(self.excess_pages()).max(bound / 4)
     }
@@ -39,14 +46,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// The idle bound of this moment, in pages.
-    fn idle_bound_pages(&self) -> usize {
+    pub(crate) fn idle_bound_pages(&self) -> usize {
         let share = self.tally.live() / self.settings.idle_share.load(Relaxed).max(1);
         self.settings.idle_bytes.load(Relaxed).max(share) >> self.map.page_shift()
     }
 
     #[cold]
     #[inline(never)]
-    fn purge_down_to(&self, goal: impl Fn() -> usize) {
+    pub(crate) fn purge_down_to(&self, goal: impl Fn() -> usize) {
         while let Some(want) = self.tally.retained_pages().checked_sub(goal()) {
             let want = u32::try_from(want).unwrap_or(u32::MAX);
             if want == 0 || !(self.purge_run(want) || Class::all().rev().any(|class| self.purge_slab(class))) {
@@ -70,6 +77,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     fn purge_pages(&self, first: Page, pages: u32) -> bool {
+        self.split_huge(Stretch { first, pages });
         // SAFETY: the pages are free and with us alone: no one else hands them out until they are returned.
         unsafe { self.source.purge(self.map.span(first, pages)) }
     }
@@ -93,9 +101,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Runs `section` with the slabs of `class` locked, and publishes how many idle pages they have.
     pub(crate) fn with_slabs<R>(&self, class: Class, section: impl FnOnce(&mut Slabs) -> R) -> R {
         self.slabs[class].with(|slabs| {
-            let idle = slabs.idle_pages();
+            let idle = slabs.idle_pages;
             let result = section(slabs);
-            self.tally.idle_pages_changed(idle, slabs.idle_pages());
+            slabs.note_low();
+            self.tally.idle_pages_changed(idle, slabs.idle_pages);
             result
         })
     }

@@ -5,7 +5,8 @@
 //! makes no system call: what is to be mapped or purged is returned to the caller.
 
 use super::bins::Bins;
-use super::map::{Entry, Map, Page};
+use super::granule::{self, Advice, Fill};
+use super::map::{Entry, Map, Page, Stretch};
 use crate::fatal::{Fatal, die};
 use crate::twin::{self, Twin};
 
@@ -13,11 +14,12 @@ use crate::twin::{self, Twin};
 #[derive(Debug)]
 pub(crate) struct Runs {
     bins: Bins,
-    /// The dirty free runs, by the time they were freed; 0 if there is none.
-    oldest: Page,
-    newest: Page,
+    /// The dirty free runs without a whole granule, and those with one.
+    dirty: [Queue; 2],
     /// Pages of free runs that may hold anything but zeros.
     pub(crate) dirty_pages: u64,
+    /// The fewest dirty pages since the purger last looked.
+    pub(crate) low_dirty: u64,
     /// Pages of free runs.
     pub(crate) free_pages: u64,
     /// Pages the source has given.
@@ -41,11 +43,18 @@ pub(crate) struct Purge {
     dirty_in_run: u32,
 }
 
-/// Contiguous pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stretch {
+/// A run handed out, and what the system is to be told of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grant {
     pub(crate) first: Page,
-    pub(crate) pages: u32,
+    pub(crate) advice: Option<Advice>,
+}
+
+/// Dirty free runs by the time they were freed, linked through their records; 0 where there is none.
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    oldest: Page,
+    newest: Page,
 }
 
 /// Where a free run goes among the dirty ones.
@@ -59,9 +68,9 @@ impl Runs {
     /// No run.
     pub(crate) const EMPTY: Self = Self {
         bins: Bins::EMPTY,
-        oldest: 0,
-        newest: 0,
+        dirty: [Queue { oldest: 0, newest: 0 }; 2],
         dirty_pages: 0,
+        low_dirty: 0,
         free_pages: 0,
         mapped_pages: 0,
         allocs: 0,
@@ -72,17 +81,14 @@ impl Runs {
     };
 
     /// Takes a fresh span of the source in.
-    pub(crate) fn add_span(&mut self, map: &Map, span: Stretch, dirty: bool) {
+    pub(crate) fn add_span(&mut self, map: &Map, span: Stretch) {
         self.mapped_pages += u64::from(span.pages);
         self.spans += 1;
-        if dirty {
-            map.soil(span.first, span.pages);
-        }
-        self.insert_merged(map, span, if dirty { span.pages } else { 0 }, Age::New);
+        self.insert_merged(map, span, 0, Age::New);
     }
 
-    /// Hands out `pages` pages, the first at a multiple of `align` bytes. Best fit; O(log n).
-    pub(crate) fn alloc(&mut self, map: &Map, pages: u32, align: usize) -> Option<Page> {
+    /// Hands out `pages` pages, the first at a multiple of `align` bytes, to be used for `fill`. Best fit; O(log n).
+    pub(crate) fn alloc(&mut self, map: &Map, pages: u32, align: usize, fill: Fill) -> Option<Grant> {
         let spare = (align >> map.page_shift()).saturating_sub(1);
         let need = pages.checked_add(u32::try_from(spare).ok()?)?;
         let (first, len) = self.bins.best_fit(map, need).or_else(|| self.lucky_fit(map, pages, align))?;
@@ -92,11 +98,13 @@ impl Runs {
         let (before, taken) = (Stretch { first, pages: front }, Stretch { first: start, pages });
         let dirty_before = dirty_part(map, before, len, dirty);
         let dirty_behind = dirty - dirty_before - dirty_part(map, taken, len, dirty);
-        self.insert(map, before, dirty_before, Age::Old);
-        self.insert(map, Stretch { first: start + pages, pages: len - front - pages }, dirty_behind, Age::Old);
+        let touched = granule::take(map, Stretch { first, pages: len }, dirty, taken, fill);
+        let behind = Stretch { first: start + pages, pages: len - front - pages };
+        self.insert(map, before, dirty_before + touched.before, Age::Old);
+        self.insert(map, behind, dirty_behind + touched.behind, Age::Old);
         map.set_run(start, if twin::is(Twin::G5) { len } else { pages });
         self.allocs += 1;
-        Some(start)
+        Some(Grant { first: start, advice: touched.advice })
     }
 
     /// The best fit for `pages` pages, if it happens to begin at a multiple of `align` bytes.
@@ -115,8 +123,14 @@ impl Runs {
     /// Takes a run back whose dirty bits are right. O(log n).
     pub(crate) fn free_as_marked(&mut self, map: &Map, run: Stretch) {
         map.clear_run(run.first, run.pages);
+        granule::soil_edges(map, run);
         self.insert_merged(map, run, map.dirty(run.first, run.pages), Age::New);
         self.frees += 1;
+    }
+
+    /// Called at the end of each locked section.
+    pub(crate) fn note_low(&mut self) {
+        self.low_dirty = self.low_dirty.min(self.dirty_pages);
     }
 
     fn insert_soiled(&mut self, map: &Map, run: Stretch) {
@@ -135,34 +149,38 @@ impl Runs {
 
     /// Lets the run at `first` grow from `old` to `new` pages into the free run behind it, if that is long enough.
     /// O(log n).
-    pub(crate) fn grow(&mut self, map: &Map, first: Page, old: u32, new: u32) -> bool {
+    pub(crate) fn grow(&mut self, map: &Map, first: Page, old: u32, new: u32, fill: Fill) -> Option<Grant> {
         check_run(map, Stretch { first, pages: old });
         let (behind, more) = (first.wrapping_add(old), new - old);
         let Entry::Free(len) = map.entry(behind) else {
-            return false;
+            return None;
         };
         // The last page of a free run has the same entry as its first; what is behind a run in use is a first page.
         if len < more {
-            return false;
+            return None;
         }
         let dirty = self.withdraw(map, behind, len);
-        let dirty_behind = dirty - dirty_part(map, Stretch { first: behind, pages: more }, len, dirty);
-        self.insert(map, Stretch { first: behind + more, pages: len - more }, dirty_behind, Age::Old);
+        let taken = Stretch { first: behind, pages: more };
+        let left = dirty - dirty_part(map, taken, len, dirty);
+        let touched = granule::take(map, Stretch { first: behind, pages: len }, dirty, taken, fill);
+        self.insert(map, Stretch { first: behind + more, pages: len - more }, left + touched.behind, Age::Old);
         map.clear_run(first, old);
         map.set_run(first, new);
         self.grown_in_place += 1;
-        true
+        Some(Grant { first, advice: touched.advice })
     }
 
-    /// Hands the dirty run freed longest ago to a purger, who is to make `want` dirty pages of it, or all, read zero.
+    /// Hands the dirty run freed longest ago, of those with whole granules if there are any, to a purger, who is to make
+    /// `want` dirty pages of it, or all, or somewhat more, read zero.
     pub(crate) fn begin_purge(&mut self, map: &Map, want: u32) -> Option<Purge> {
-        let first = self.oldest;
+        let [fine, coarse] = self.dirty;
+        let first = if coarse.oldest == 0 { fine.oldest } else { coarse.oldest };
         let Entry::Free(pages) = map.entry(first) else {
             return None;
         };
         let run = Stretch { first, pages };
         let dirty_in_run = self.withdraw(map, first, pages);
-        let (part, dirty) = dirty_tail(map, run, want, dirty_in_run);
+        let (part, dirty) = part_to_purge(map, run, want, dirty_in_run);
         map.set_run(first, pages);
         Some(Purge { run, part, dirty, dirty_in_run })
     }
@@ -205,7 +223,7 @@ impl Runs {
         self.free_pages += u64::from(run.pages);
         self.dirty_pages += u64::from(dirty);
         if dirty > 0 {
-            self.link(map, run.first, age);
+            self.link(map, run, age);
         }
     }
 
@@ -216,34 +234,53 @@ impl Runs {
         self.free_pages -= u64::from(pages);
         self.dirty_pages -= u64::from(dirty);
         if dirty > 0 {
-            self.unlink(map, first);
+            self.unlink(map, Stretch { first, pages });
         }
         map.clear_run(first, pages);
         dirty
     }
 
-    fn link(&mut self, map: &Map, page: Page, age: Age) {
-        let node = map.free_run(page);
-        let (older, newer) = if age == Age::New { (self.newest, 0) } else { (0, self.oldest) };
+    /// The queue for a dirty run.
+    fn queue(&mut self, map: &Map, run: Stretch) -> &mut Queue {
+        &mut self.dirty[usize::from(granule::interior(map, run).is_some())]
+    }
+
+    fn link(&mut self, map: &Map, run: Stretch, age: Age) {
+        let (node, page) = (map.free_run(run.first), run.first);
+        let queue = self.queue(map, run);
+        let (older, newer) = if age == Age::New { (queue.newest, 0) } else { (0, queue.oldest) };
         node.older.set(older);
         node.newer.set(newer);
         if older == 0 {
-            self.oldest = page
+            queue.oldest = page
         } else {
             map.free_run(older).newer.set(page)
         }
-        if newer == 0 { self.newest = page } else { map.free_run(newer).older.set(page) }
+        if newer == 0 { queue.newest = page } else { map.free_run(newer).older.set(page) }
     }
 
-    fn unlink(&mut self, map: &Map, page: Page) {
-        let node = map.free_run(page);
+    fn unlink(&mut self, map: &Map, run: Stretch) {
+        let node = map.free_run(run.first);
+        let queue = self.queue(map, run);
         let (older, newer) = (node.older.get(), node.newer.get());
         if older == 0 {
-            self.oldest = newer
+            queue.oldest = newer
         } else {
             map.free_run(older).newer.set(newer)
         }
-        if newer == 0 { self.newest = older } else { map.free_run(newer).older.set(older) }
+        if newer == 0 { queue.newest = older } else { map.free_run(newer).older.set(older) }
+    }
+}
+
+/// The part of a dirty run to purge for `want` of its `dirty` dirty pages: whole granules, if any of those are dirty.
+/// Returns the dirty pages in it, too.
+fn part_to_purge(map: &Map, run: Stretch, want: u32, dirty: u32) -> (Stretch, u32) {
+    let Some(whole) = granule::interior(map, run) else {
+        return dirty_tail(map, run, want, dirty, 64);
+    };
+    match dirty_part(map, whole, run.pages, dirty) {
+        0 => dirty_tail(map, run, want, dirty, 64),
+        inside => dirty_tail(map, whole, want, inside, map.grain()),
     }
 }
 
@@ -263,14 +300,14 @@ fn check_run(map: &Map, run: Stretch) {
     }
 }
 
-/// The end of `run` that has `want` of its `dirty` dirty pages, in steps of 64 pages, and how many it has.
-fn dirty_tail(map: &Map, run: Stretch, want: u32, dirty: u32) -> (Stretch, u32) {
+/// The end of `run` that has `want` of its `dirty` dirty pages, in steps of `step` pages, and how many it has.
+fn dirty_tail(map: &Map, run: Stretch, want: u32, dirty: u32, step: u32) -> (Stretch, u32) {
     if dirty <= want {
         return (run, dirty);
     }
     let (mut pages, mut found) = (0, 0);
     while found < want && pages < run.pages {
-        let step = (run.pages - pages).min(64);
+        let step = (run.pages - pages).min(step);
         pages += step;
         found += map.dirty(run.first + run.pages - pages, step);
     }

@@ -1,6 +1,7 @@
 //! The page runs against a model that knows the state of every page and finds everything by looking at all of them.
 
 use super::{Page, Purge, Runs, Stretch};
+use crate::heap::granule::Fill;
 use crate::heap::map::{Entry, Map};
 use crate::os::{Fixed, Source};
 use core::ptr::NonNull;
@@ -72,7 +73,7 @@ impl Bench {
     }
 
     fn add_span(&mut self, span: Stretch) {
-        self.runs.add_span(&self.map, span, false);
+        self.runs.add_span(&self.map, span);
         self.set(span, State::Free { dirty: false });
     }
 
@@ -130,7 +131,7 @@ impl Bench {
         let best = self.best_fit(pages + (align / PAGE) as u32 - 1);
         let best = best.or_else(|| self.best_fit(pages).filter(aligned));
         let expected = best.map(|run| (run.first as usize).next_multiple_of(align / PAGE) as Page);
-        let first = self.runs.alloc(&self.map, pages, align);
+        let first = self.runs.alloc(&self.map, pages, align, Fill::Any).map(|grant| grant.first);
         assert_eq!(first, expected, "best fit for {pages} pages at {align}");
         let run = Stretch { first: first?, pages };
         self.set(run, State::Used);
@@ -174,7 +175,7 @@ impl Bench {
         let Stretch { first, pages: old } = self.used[index];
         let tail = Stretch { first: first + old, pages: more };
         let possible = self.states[range(tail)].iter().all(|state| matches!(state, State::Free { .. }));
-        assert_eq!(self.runs.grow(&self.map, first, old, old + more), possible);
+        assert_eq!(self.runs.grow(&self.map, first, old, old + more, Fill::Any).is_some(), possible);
         if possible {
             self.set(tail, State::Used);
             self.used[index].pages += more;
@@ -183,7 +184,7 @@ impl Bench {
 
     /// Begins a purge, and asserts that it is of a whole dirty run, and of a tail of it that has what is wanted.
     fn begin_purge(&mut self, want: u32) {
-        let oldest = self.free_runs().into_iter().find(|run| run.first == self.runs.oldest);
+        let oldest = self.free_runs().into_iter().find(|run| run.first == self.runs.dirty[0].oldest);
         let purge = self.runs.begin_purge(&self.map, want);
         assert_eq!(purge.map(|purge| purge.run), oldest);
         let Some(purge) = purge else { return };
@@ -268,8 +269,8 @@ impl Bench {
             let next = move |page: &Page| Some(step(&self.map, *page)).filter(|page| *page != 0);
             core::iter::successors(Some(from).filter(|page| *page != 0), next).take(PAGES).collect::<Vec<Page>>()
         };
-        let forth = follow(self.runs.oldest, |map, page| map.free_run(page).newer.get());
-        let back = follow(self.runs.newest, |map, page| map.free_run(page).older.get());
+        let forth = follow(self.runs.dirty[0].oldest, |map, page| map.free_run(page).newer.get());
+        let back = follow(self.runs.dirty[0].newest, |map, page| map.free_run(page).older.get());
         assert!(forth.iter().eq(back.iter().rev()), "{forth:?} {back:?}");
         forth
     }

@@ -360,7 +360,9 @@ pub(crate) struct Slabs {
     /// Records of slabs that have gone.
     spare: Option<SlabRef>,
     /// Resident pages, of slabs not with a purger, that no block outside lies in.
-    idle_pages: u32,
+    pub(crate) idle_pages: u32,
+    /// The fewest of them since the purger last looked.
+    pub(crate) low_idle: u32,
     /// Pages of slabs that have not been touched, or were purged since.
     untouched_pages: u32,
     /// Slabs there are.
@@ -381,6 +383,7 @@ impl Slabs {
         latest: None,
         spare: None,
         idle_pages: 0,
+        low_idle: 0,
         untouched_pages: 0,
         count: 0,
         filled_lists: 0,
@@ -389,8 +392,9 @@ impl Slabs {
         slabs_given: 0,
     };
 
-    pub(crate) fn idle_pages(&self) -> u32 {
-        self.idle_pages
+    /// Called at the end of each locked section.
+    pub(crate) fn note_low(&mut self) {
+        self.low_idle = self.low_idle.min(self.idle_pages);
     }
 
     pub(crate) fn untouched_pages(&self) -> u32 {

@@ -5,9 +5,10 @@ use super::Engine;
 use super::cache::Cache;
 use super::class::Class;
 use super::depot::Depot;
+use super::granule::Fill;
 use super::list::{Block, List};
 use super::map::Entry;
-use super::run::Stretch;
+use super::map::Stretch;
 use super::slab::{Batch, Returns, SlabRef, chain};
 use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
@@ -244,12 +245,15 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     fn new_slab(&self, class: Class) -> Option<SlabRef> {
         let (shift, pages) = (self.map.page_shift(), class.slab_pages(self.map.page_shift()) as u32);
         let record = self.new_record(class)?;
-        let Some(first) = self.take_run(pages, 0) else {
+        let Some(first) = self.take_run(pages, 0, Fill::Dense) else {
             self.keep_raw_record(class, record);
             return None;
         };
         let mut dirty = 0;
         self.map.dirty_stretches(first, pages, |at, len| dirty |= u32::MAX >> (32 - len) << (at - first));
+        if self.map.is_huge(first) || self.map.is_huge(first + pages - 1) {
+            dirty = u32::MAX >> (32 - pages);
+        }
         let base = self.map.address_of(first);
         // SAFETY: record and pages are fresh and ours alone.
         let slab = unsafe { SlabRef::create(record, class, shift, first, base, dirty) };
@@ -269,7 +273,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Memory for a record of `bytes` bytes, from a fresh run unless another thread has brought one meanwhile.
     fn feed_records(&self, bytes: usize) -> Option<NonNull<u8>> {
         let pages = RECORD_BYTES.div_ceil(self.map.page_bytes()) as u32;
-        let first = self.take_run(pages, 0)?;
+        let first = self.take_run(pages, 0, Fill::Any)?;
         let span = self.map.span(first, pages);
         let (record, fed) = self.records.with(|records| records.carve_or_feed(bytes, span));
         if !fed {

@@ -105,8 +105,12 @@ unsafe impl Source for Owned {
         self.note(self.mmap.grow(min, mapped)?)
     }
 
-    fn comes_resident(&self, span: Span, mapped: usize) -> bool {
-        self.mmap.comes_resident(span, mapped)
+    fn huge_bytes(&self) -> usize {
+        self.mmap.huge_bytes()
+    }
+
+    fn advise_huge(&self, range: Span, huge: bool) {
+        self.mmap.advise_huge(range, huge);
     }
 
     fn records(&self, bytes: usize) -> Option<NonNull<u8>> {

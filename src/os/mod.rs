@@ -2,11 +2,15 @@
 //!
 //! [`Mmap`] is the process's own memory, [`Fixed`] a buffer of the caller's. Only this folder makes system calls.
 
+#[cfg(all(feature = "std", not(loom)))]
+mod agent;
 mod fixed;
 #[cfg(all(feature = "std", not(loom)))]
 mod thread_end;
 mod unix;
 
+#[cfg(all(feature = "std", not(loom)))]
+pub(crate) use agent::sleep;
 pub use fixed::Fixed;
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use thread_end::{at_thread_end, not_at_thread_end};
@@ -75,11 +79,15 @@ pub unsafe trait Source {
         let _ = span;
     }
 
-    /// Whether pages of a span that `grow` gave for `mapped` may become resident though only their neighbours were touched
-    /// (huge pages).
-    fn comes_resident(&self, span: Span, mapped: usize) -> bool {
-        let _ = (span, mapped);
-        false
+    /// Bytes of a huge page that `advise_huge` can ask for, a power of two and more than a page; 0 if there are none.
+    fn huge_bytes(&self) -> usize {
+        0
+    }
+
+    /// Asks for huge pages in a range that was untouched when a part of it was handed out, or declines them. The range is
+    /// whole, aligned huge pages of spans of this source, and keeps its contents.
+    fn advise_huge(&self, range: Span, huge: bool) {
+        let _ = (range, huge);
     }
 
     /// Whether `grow` may give spans more than once.
@@ -95,6 +103,12 @@ pub unsafe trait Source {
     /// # Safety
     /// - The range is whole pages of spans of this source, and nobody uses it.
     unsafe fn purge(&self, range: Span) -> bool;
+
+    /// Makes sure that somebody comes, soon and again and again while there is need, to purge what is retained beyond the
+    /// idle bound. False if nobody does: then the caller purges.
+    fn summon_purger(&self) -> bool {
+        false
+    }
 
     /// What `relocate` moves begins at, and is, a multiple of so many bytes, more than a page; 0 if nothing can be moved.
     fn relocation_grain(&self) -> usize {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "this folder is where the system is called")]
 
+#[cfg(all(feature = "std", not(loom)))]
+use super::agent::Agent;
 use super::{Relocation, Source, Span};
 use crate::config::HugePages;
 use crate::sync::{AtomicUsize, Relaxed};
@@ -19,6 +21,9 @@ pub struct Mmap {
     huge: AtomicUsize,
     /// 1 once the kernel has refused to move pages: then it is not asked again.
     rigid: AtomicUsize,
+    /// Who purges after the last call.
+    #[cfg(all(feature = "std", not(loom)))]
+    purger: Agent,
     /// The last span that had to be looked for in the window; 0 if none had.
     detour: AtomicUsize,
 }
@@ -43,7 +48,14 @@ impl Mmap {
         /// A source that has mapped nothing yet.
         #[must_use]
         pub fn new() -> Self {
-            Self { window: AtomicUsize::new(0), huge: AtomicUsize::new(0), rigid: AtomicUsize::new(0), detour: AtomicUsize::new(0) }
+            Self {
+                window: AtomicUsize::new(0),
+                huge: AtomicUsize::new(0),
+                rigid: AtomicUsize::new(0),
+                #[cfg(all(feature = "std", not(loom)))]
+                purger: Agent::new(),
+                detour: AtomicUsize::new(0),
+            }
         }
     }
 
@@ -52,22 +64,16 @@ impl Mmap {
         self.huge.store(huge.code(), Relaxed);
     }
 
-    /// Whether a mapping of `bytes` bytes, made when `mapped` were mapped, is to have huge pages; `None` where the kernel
-    /// is to decide.
-    fn wants_huge(&self, bytes: usize, mapped: usize) -> Option<bool> {
-        match HugePages::from_code(self.huge.load(Relaxed)) {
-            HugePages::Kernel => None,
-            HugePages::Never => Some(false),
-            HugePages::Above(least) => Some(mapped >= least && bytes >= HUGE),
-        }
+    /// Who purges after the last call.
+    #[cfg(all(feature = "std", not(loom)))]
+    pub(crate) fn purger(&self) -> &Agent {
+        &self.purger
     }
 
-    /// Applies the setting for huge pages to a fresh mapping.
-    fn advise(&self, span: Span, mapped: usize) {
-        match self.wants_huge(span.bytes, mapped) {
-            Some(true) => advise(span, libc::MADV_HUGEPAGE),
-            Some(false) => advise(span, libc::MADV_NOHUGEPAGE),
-            None => {}
+    /// Declines huge pages in a fresh mapping, unless the kernel's own setting is to decide.
+    fn decline_huge(&self, span: Span) {
+        if HugePages::from_code(self.huge.load(Relaxed)) != HugePages::Kernel {
+            advise(span, libc::MADV_NOHUGEPAGE);
         }
     }
 
@@ -131,12 +137,12 @@ unsafe impl Source for Mmap {
         let step = (mapped / 4).clamp(STEP_MIN, STEP_MAX).next_multiple_of(STEP_MIN);
         let span = map_stepped(min.max(step)).or_else(|| map_stepped(min))?;
         if self.is_in_reach(span) {
-            self.advise(span, mapped);
+            self.decline_huge(span);
             return Some(span);
         }
         unmap(span);
         let span = self.map_in_reach(min.next_multiple_of(HUGE))?;
-        self.advise(span, mapped);
+        self.decline_huge(span);
         Some(span)
     }
 
@@ -144,8 +150,15 @@ unsafe impl Source for Mmap {
         unmap(span);
     }
 
-    fn comes_resident(&self, span: Span, mapped: usize) -> bool {
-        self.wants_huge(span.bytes, mapped) == Some(true)
+    fn huge_bytes(&self) -> usize {
+        match HugePages::from_code(self.huge.load(Relaxed)) {
+            HugePages::Above(_) => HUGE,
+            HugePages::Never | HugePages::Kernel => 0,
+        }
+    }
+
+    fn advise_huge(&self, range: Span, huge: bool) {
+        advise(range, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
     }
 
     fn records(&self, bytes: usize) -> Option<NonNull<u8>> {
@@ -160,6 +173,12 @@ unsafe impl Source for Mmap {
     unsafe fn purge(&self, range: Span) -> bool {
         // SAFETY: the range is ours and unused, as the caller states.
         unsafe { libc::madvise(range.at as *mut libc::c_void, range.bytes, libc::MADV_DONTNEED) == 0 }
+    }
+
+    #[cfg(all(feature = "std", not(loom)))]
+    #[inline]
+    fn summon_purger(&self) -> bool {
+        self.purger.summon()
     }
 
     fn relocation_grain(&self) -> usize {
@@ -209,9 +228,9 @@ fn map_fixed(span: Span) -> bool {
 const ACCESS: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 const FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
-/// Advises the kernel on a fresh mapping.
+/// Advises the kernel on huge pages.
 fn advise(span: Span, advice: libc::c_int) {
-    // SAFETY: the mapping is fresh and ours; advice on huge pages changes no contents. A kernel without huge pages
+    // SAFETY: the memory is ours, and advice on huge pages changes no contents. A kernel without huge pages
     // refuses, and then there is nothing to advise.
     let _ = unsafe { libc::madvise(span.at as *mut libc::c_void, span.bytes, advice) };
 }

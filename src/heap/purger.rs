@@ -1,0 +1,38 @@
+//! What the purger does: it gives back what nobody has used for a while.
+//!
+//! A look takes what was retained all the time since the look before: the least of each gauge. Pages beyond the idle
+//! bound go, but no more than that; so memory that a program frees and takes again between two looks stays, and after two
+//! looks without a call the bound holds.
+
+use super::Engine;
+use super::class::Class;
+use super::run::Runs;
+use super::slab::Slabs;
+use crate::lock::RawLock;
+use crate::os::Source;
+use core::mem::replace;
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    /// One look of the purger's: purges what is retained beyond the idle bound as far as it was retained all the time
+    /// since the look before. False if nothing is beyond.
+    pub(crate) fn purge_unused(&self) -> bool {
+        let in_slabs: u32 = Class::all().map(|class| self.with_slabs(class, unused_in_slabs)).sum();
+        let unused = self.with_runs(unused_in_runs) + in_slabs as usize;
+        let retained = self.tally.retained_pages();
+        if retained > self.allowed_pages() {
+            let least = retained - unused.min(retained);
+            self.purge_down_to(|| least.max(self.allowed_pages() / 8 * 7));
+        }
+        self.is_over_bound()
+    }
+}
+
+/// How many dirty pages of free runs were there all the time since this was last asked.
+fn unused_in_runs(runs: &mut Runs) -> usize {
+    replace(&mut runs.low_dirty, runs.dirty_pages) as usize
+}
+
+/// How many idle pages of slabs were there all the time since this was last asked.
+fn unused_in_slabs(slabs: &mut Slabs) -> u32 {
+    replace(&mut slabs.low_idle, slabs.idle_pages)
+}

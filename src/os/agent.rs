@@ -1,0 +1,123 @@
+//! A thread that comes when it is summoned, works for a while, and ends: for what must happen after the last call.
+
+use crate::sync::{AcqRel, AtomicU32, AtomicUsize, Relaxed, Release};
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::ptr::null_mut;
+
+/// What the thread runs.
+pub(crate) type Body = extern "C" fn(*mut c_void) -> *mut c_void;
+
+/// Its stack: enough for a few calls and for the thread-locals of a large program.
+const STACK_BYTES: usize = 256 << 10;
+
+/// There is no thread to be had, one may be summoned, or one is at work.
+const NONE: u32 = 0;
+const AWAY: u32 = 1;
+const AT_WORK: u32 = 2;
+
+/// The one thread of that kind that a source has, or may have.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    state: AtomicU32,
+    /// The function, as an address; 0 before `enlist`.
+    body: AtomicUsize,
+}
+
+impl Agent {
+    crate::sync::const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self { state: AtomicU32::new(NONE), body: AtomicUsize::new(0) }
+        }
+    }
+
+    /// From now on a summons starts a thread with `body`, which ends when `dismiss` says so.
+    pub(crate) fn enlist(&self, body: Body) {
+        self.body.store(body as usize, Relaxed);
+        // Release: publishes the body; pairs with the exchange in `summon`.
+        self.state.store(AWAY, Release);
+    }
+
+    /// Makes sure that the thread is at work; false if none can be had. It allocates nothing from the heap.
+    pub(crate) fn summon(&self) -> bool {
+        match self.state.load(Relaxed) {
+            AT_WORK => true,
+            AWAY if self.state.compare_exchange(AWAY, AT_WORK, AcqRel, Relaxed).is_ok() => self.begin(),
+            AWAY => true,
+            _ => false,
+        }
+    }
+
+    #[cold]
+    fn begin(&self) -> bool {
+        let begun = start(self.body.load(Relaxed));
+        if !begun {
+            // Where threads are refused once, they are not asked for again.
+            self.state.store(NONE, Relaxed);
+        }
+        begun
+    }
+
+    /// Says, in the thread, that it is about to end: the next summons starts another one.
+    pub(crate) fn dismiss(&self) {
+        self.state.store(AWAY, Release);
+    }
+
+    /// Takes a dismissal back, in the thread; false if another one has been summoned meanwhile.
+    pub(crate) fn stay(&self) -> bool {
+        self.state.compare_exchange(AWAY, AT_WORK, AcqRel, Relaxed).is_ok()
+    }
+
+    /// After a fork, in the child: the thread is not here.
+    pub(crate) fn forget(&self) {
+        let _ = self.state.compare_exchange(AT_WORK, AWAY, AcqRel, Relaxed);
+    }
+}
+
+/// Starts a detached thread that no signal is delivered to.
+fn start(body: usize) -> bool {
+    // SAFETY: `enlist` made the address of just such a function.
+    let body = unsafe { core::mem::transmute::<usize, Body>(body) };
+    with_signals_blocked(|| {
+        let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+        // SAFETY: the place is ours.
+        if unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) } != 0 {
+            return false;
+        }
+        // SAFETY: initialised above. A stack size that is refused leaves the system's own.
+        let _ = unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK_BYTES) };
+        // SAFETY: as above; the value is one of the two there are.
+        let detached =
+            unsafe { libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED) };
+        let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+        // SAFETY: the attributes are initialised, and the function takes a pointer that it does not use.
+        let started = detached == 0
+            && unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), body, null_mut()) } == 0;
+        // SAFETY: initialised above, and used no more.
+        let _ = unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+        started
+    })
+}
+
+/// Runs `section` with all signals of this thread blocked: a thread started there never takes one from the program's own.
+fn with_signals_blocked(section: impl FnOnce() -> bool) -> bool {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the place is ours.
+    let _ = unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: both sets are ours, and the first is filled.
+    if unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    let result = section();
+    // SAFETY: written by the call above.
+    let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
+    result
+}
+
+/// Lets the calling thread sleep for so many milliseconds, below a second.
+pub(crate) fn sleep(milliseconds: u32) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: libc::c_long::from(milliseconds) * 1_000_000 };
+    // SAFETY: the time is there to be read; to wake early does no harm.
+    let _ = unsafe { libc::nanosleep(&raw const time, null_mut()) };
+}
