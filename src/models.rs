@@ -53,7 +53,7 @@ fn lists_change_hands<const SOUND: bool>() {
     let depot = Arc::new(Locked::<Depot, Modelled<SOUND>>::new(Rank::Depot, Depot::EMPTY));
     let giver = loom::thread::spawn({
         let depot = Arc::clone(&depot);
-        move || (0..2).for_each(|_| depot.with(|depot| depot.put(make_list(), 1, 12)).expect("there is room"))
+        move || (0..2).for_each(|_| depot.with(|depot| depot.put(make_list(), 1, 64)).expect("there is room"))
     });
     let take = || depot.with(|depot| depot.take(TARGET)).map_or(0, walk);
     let mut taken = take() + take();
@@ -70,11 +70,11 @@ fn odd_blocks_meet<const SOUND: bool>() {
         list.push(block());
         if list.len() == TARGET {
             // Walks the links of both, as `stow_odd` does.
-            assert!(list.pages(8, 0) >= 1);
-            return depot.with(|depot| depot.put(list, 1, 12)).expect("there is room");
+            assert!(list.pages(8, 0, u32::MAX) >= 1);
+            return depot.with(|depot| depot.put(list, 1, 64)).expect("there is room");
         }
         // Another's odd blocks may have come meanwhile: then these are refused, and the caller sorts them.
-        let _ = depot.with(|depot| depot.put_odd(list, 1, 12));
+        let _ = depot.with(|depot| depot.put_odd(list, 1, 64));
     };
     let other = loom::thread::spawn({
         let depot = Arc::clone(&depot);

@@ -94,8 +94,12 @@ impl Tally {
 
     /// Pages that lists in caches and the depot lie in.
     pub(crate) fn listed_pages(&self) -> usize {
-        let depot: u32 = self.depot_pages.iter().map(|pages| pages.load(Relaxed)).sum();
-        self.full_pages.load(Relaxed) + depot as usize
+        self.full_pages.load(Relaxed) + self.depot_pages()
+    }
+
+    /// Pages that lists in the depot lie in.
+    pub(crate) fn depot_pages(&self) -> usize {
+        self.depot_pages.iter().map(|pages| pages.load(Relaxed) as usize).sum()
     }
 
     pub(crate) fn mapped(&self) -> usize {

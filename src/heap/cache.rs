@@ -12,6 +12,7 @@
 //! of their own.
 
 use super::class::{CLASSES, Class, TARGET_MAX};
+use super::depot::Depot;
 use super::list::{Block, List};
 use crate::sync::{AtomicU32, AtomicU64, Relaxed, array_of};
 use core::cell::Cell;
@@ -80,6 +81,11 @@ impl Bin {
     fn count_alloc(&self) {
         self.allocs.store(self.allocs.load(Relaxed) + 1, Relaxed);
     }
+}
+
+/// The pages that a list of `class` lies in, at the most; exact enough to tell compact lists.
+pub(super) fn pages_of(list: &List, class: Class, page_shift: u32) -> u32 {
+    list.pages(class.size(), page_shift, Depot::compact_pages(list.len()))
 }
 
 /// The place of run length `pages`, from 1 to [`PAGE_LISTS`].
@@ -355,7 +361,7 @@ impl Cache {
         let full = side.len() >= side.limit.get() || spent && side.len() > 0;
         let evicted = full.then(|| self.evict(class));
         let main = self.take_main(class);
-        let pages = main.pages(class.size(), page_shift);
+        let pages = pages_of(&main, class, page_shift);
         self.full_pages.set(self.full_pages.get() + pages);
         side.append(main, pages);
         self.publish(class);
@@ -369,7 +375,7 @@ impl Cache {
         bump(&side.given, u64::from(list.len()));
         bump(&side.trips_out, 1);
         self.publish(class);
-        let pages = list.pages(class.size(), page_shift);
+        let pages = pages_of(&list, class, page_shift);
         (list, pages)
     }
 

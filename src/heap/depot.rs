@@ -1,12 +1,17 @@
 //! Layer 2: the paper's global layer, a list of lists per class.
 //!
-//! A list goes in and out whole, by one store, and is never walked under the lock. What the depot may hold is bounded
-//! in the pages its blocks lie in, so that it pins little memory however its lists are scattered: a list that is spread
-//! over many pages is refused, and the caller sorts it into its slabs. The blocks of threads that have ended, too few
-//! for a list, wait in `odd` until `target` of them are together.
+//! A list goes in and out whole, by one store, and is never walked under the lock. Only lists that lie in few pages are
+//! kept whole; those that are spread are sorted into their slabs by the caller, which repairs their order. The depot
+//! keeps as many lists as come while there is a purger, who sorts those that nobody wanted for a while; without one it is
+//! bounded in the pages its blocks lie in. The blocks of threads that have ended, too few for a list, wait in `odd` until
+//! `target` of them are together.
+//!
+//! The newest lists are in an array; when that is full, all of it goes to a chunk, memory of the heap's records, and
+//! comes back when the array is empty.
 
 use super::class::CLASSES;
 use super::list::{Block, List};
+use core::ptr::NonNull;
 
 /// Bytes of pages that the blocks of all depots lie in, at the most.
 const DEPOT_BYTES: usize = 2 << 20;
@@ -16,23 +21,76 @@ pub(crate) const fn pages_max(page_shift: u32) -> u32 {
     (DEPOT_BYTES >> page_shift) as u32
 }
 
-/// Pages that the blocks of one class's depot lie in, at the most.
-const fn class_pages_max(page_shift: u32) -> u32 {
+/// Pages that the blocks of one class's depot lie in, at the most, where no purger comes.
+pub(crate) const fn class_pages_max(page_shift: u32) -> u32 {
     pages_max(page_shift) / CLASSES as u32
 }
 
-/// Lists in one class's depot, at the most.
-const LISTS_MAX: usize = 48;
+/// Lists in the array, and in a chunk.
+const LISTS: usize = 48;
 /// A list is kept whole if it lies in at most one page for so many of its blocks, or in two pages.
 const BLOCKS_PER_PAGE: u32 = 4;
+
+/// The heads of lists of exactly `target` blocks, each with the pages it lies in at the most.
+type Heads = [Option<(Block, u32)>; LISTS];
+
+/// A full array of lists that are older than those of the depot's own array.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    lists: Heads,
+    older: Option<ChunkRef>,
+}
+
+/// A chunk by its address. Chunks are never unmapped while their heap lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunkRef(NonNull<Chunk>);
+
+// SAFETY: a chunk belongs to one depot, and is reached under its lock.
+unsafe impl Send for ChunkRef {}
+
+impl ChunkRef {
+    /// Bytes of a chunk.
+    pub(crate) const BYTES: usize = size_of::<Chunk>().next_multiple_of(64);
+
+    /// The chunk at `at`.
+    ///
+    /// # Safety
+    /// - `at` is aligned to 64 and has `BYTES` bytes that nobody else uses, as long as the heap lives.
+    pub(crate) unsafe fn create(at: NonNull<u8>) -> Self {
+        let chunk = Self(at.cast());
+        // SAFETY: the caller gives the memory.
+        unsafe { chunk.0.write(Chunk { lists: [None; LISTS], older: None }) };
+        chunk
+    }
+
+    fn with<R>(mut self, section: impl FnOnce(&mut Chunk) -> R) -> R {
+        // SAFETY: `create` wrote the chunk; the lock of its depot is held, and `section` gets no other reference to it.
+        section(unsafe { self.0.as_mut() })
+    }
+}
+
+/// Why a list was not taken in.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Its pages would go beyond the bound.
+    NoRoom(List),
+    /// The array is full, and there is no chunk for it: `add_chunk` first.
+    NoChunk(List),
+}
 
 /// One class's depot.
 #[derive(Debug)]
 pub(crate) struct Depot {
-    /// Lists of exactly `target` blocks, the newest last, each with the pages it lies in at the most.
-    lists: [Option<(Block, u32)>; LISTS_MAX],
+    /// The newest lists, the last one of them last.
+    lists: Heads,
     len: usize,
-    /// The sum of the pages of `lists` and of `odd`; at most `class_pages_max`.
+    /// Full chunks, the newest first, and empty ones.
+    older: Option<ChunkRef>,
+    spare: Option<ChunkRef>,
+    /// Lists here, and the fewest since the purger last looked.
+    pub(crate) count: u32,
+    pub(crate) low_count: u32,
+    /// The sum of the pages of all lists and of `odd`.
     pages: u32,
     /// Fewer than `target` blocks, and the pages they lie in at the most.
     odd: List,
@@ -44,32 +102,83 @@ pub(crate) struct Depot {
 
 impl Depot {
     /// A depot without lists.
-    pub(crate) const EMPTY: Self =
-        Self { lists: [None; LISTS_MAX], len: 0, pages: 0, odd: List::EMPTY, odd_pages: 0, handed_up: 0, taken_in: 0 };
+    pub(crate) const EMPTY: Self = Self {
+        lists: [None; LISTS],
+        len: 0,
+        older: None,
+        spare: None,
+        count: 0,
+        low_count: 0,
+        pages: 0,
+        odd: List::EMPTY,
+        odd_pages: 0,
+        handed_up: 0,
+        taken_in: 0,
+    };
 
-    /// Whether a list of `len` blocks in `pages` pages is worth keeping whole.
-    pub(crate) const fn is_compact(len: u32, pages: u32) -> bool {
-        pages <= 2 || pages * BLOCKS_PER_PAGE <= len
+    /// The most pages that a list of `len` blocks may lie in to be kept whole.
+    pub(crate) const fn compact_pages(len: u32) -> u32 {
+        if len / BLOCKS_PER_PAGE > 2 { len / BLOCKS_PER_PAGE } else { 2 }
     }
 
-    /// Takes in a list of `target` blocks that lies in `pages` pages, if there is room. O(1).
-    pub(crate) fn put(&mut self, list: List, pages: u32, page_shift: u32) -> Result<(), List> {
-        if self.len == LISTS_MAX || self.pages + pages > class_pages_max(page_shift) {
-            return Err(list);
+    /// Takes in a list of `target` blocks that lies in `pages` pages, if with it no more than `pages_max` pages are
+    /// pinned. O(1): at times an array is copied.
+    pub(crate) fn put(&mut self, list: List, pages: u32, pages_max: u32) -> Result<(), Refusal> {
+        if self.pages.saturating_add(pages) > pages_max {
+            return Err(Refusal::NoRoom(list));
+        }
+        if self.len == LISTS && !self.move_out() {
+            return Err(Refusal::NoChunk(list));
         }
         let (head, _) = list.into_parts();
         self.lists[self.len] = head.map(|head| (head, pages));
         self.len += 1;
+        self.count += 1;
         self.pages += pages;
         self.taken_in += 1;
         Ok(())
     }
 
-    /// Hands out the newest list, of `target` blocks. O(1).
+    /// Moves the array, which is full, to a chunk; false if there is none.
+    fn move_out(&mut self) -> bool {
+        let Some(chunk) = self.spare else {
+            return false;
+        };
+        self.spare = chunk.with(|memory| memory.older.take());
+        chunk.with(|memory| (memory.lists, memory.older) = (self.lists, self.older));
+        self.older = Some(chunk);
+        self.len = 0;
+        true
+    }
+
+    /// Lets the newest chunk be the array, which is empty.
+    fn move_in(&mut self) -> Option<()> {
+        let chunk = self.older?;
+        chunk.with(|memory| {
+            self.lists = memory.lists;
+            self.older = core::mem::replace(&mut memory.older, self.spare);
+        });
+        self.spare = Some(chunk);
+        self.len = LISTS;
+        Some(())
+    }
+
+    /// Adds an empty chunk.
+    pub(crate) fn add_chunk(&mut self, chunk: ChunkRef) {
+        chunk.with(|memory| memory.older = self.spare);
+        self.spare = Some(chunk);
+    }
+
+    /// Hands out the newest list, of `target` blocks. O(1): at times an array is copied.
     pub(crate) fn take(&mut self, target: u32) -> Option<List> {
-        let newest = self.len.checked_sub(1)?;
+        if self.len == 0 {
+            self.move_in()?;
+        }
+        let newest = self.len - 1;
         let (head, pages) = self.lists[newest].take()?;
         self.len = newest;
+        self.count -= 1;
+        self.low_count = self.low_count.min(self.count);
         self.pages -= pages;
         self.handed_up += 1;
         Some(List::from_parts(Some(head), target))
@@ -82,8 +191,8 @@ impl Depot {
     }
 
     /// Lets `odd`, which lies in `pages` pages, wait for others, if there is room and nobody else's wait already. O(1).
-    pub(crate) fn put_odd(&mut self, odd: List, pages: u32, page_shift: u32) -> Result<(), List> {
-        if !self.odd.is_empty() || self.pages + pages > class_pages_max(page_shift) {
+    pub(crate) fn put_odd(&mut self, odd: List, pages: u32, pages_max: u32) -> Result<(), List> {
+        if !self.odd.is_empty() || self.pages + pages > pages_max {
             return Err(odd);
         }
         self.pages += pages;
@@ -108,6 +217,6 @@ impl Depot {
 
     /// Blocks in the depot, with lists of `target`.
     pub(crate) fn blocks(&self, target: u32) -> u64 {
-        self.len as u64 * u64::from(target) + u64::from(self.odd.len())
+        u64::from(self.count) * u64::from(target) + u64::from(self.odd.len())
     }
 }

@@ -134,10 +134,14 @@ impl List {
     }
 
     /// An upper bound of the pages that the blocks, of `size` bytes, lie in: how often the page changes along the list, and
-    /// one; O(len).
-    pub(crate) fn pages(&self, size: usize, page_shift: u32) -> u32 {
+    /// one. If that is more than `most`, a bound for any list of that length. O(len), or O(`most`) for a scattered list.
+    pub(crate) fn pages(&self, size: usize, page_shift: u32, most: u32) -> u32 {
         let (mut changes, mut last, mut at) = (0, usize::MAX, self.head);
         while let Some(block) = at {
+            if changes > most {
+                // A block whose size is no power of two may lie in two pages.
+                return if size.is_power_of_two() { self.len } else { 2 * self.len };
+            }
             let (begin, end) = (block.address() >> page_shift, (block.address() + size - 1) >> page_shift);
             changes += u32::from(begin != last) + u32::from(end != begin);
             last = end;

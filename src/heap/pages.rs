@@ -1,6 +1,7 @@
 //! Requests of whole pages: the run lists of a thread, the runs, and the source below them.
 
 use super::cache::{Cache, PAGE_LISTS};
+use super::class::Class;
 use super::granule::Fill;
 use super::list::Block;
 use super::map::Stretch;
@@ -192,7 +193,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             if run.is_some() {
                 return run;
             }
-            if !self.grow(pages, align) {
+            // Rather than more memory, what lies in the depot in blocks of other sizes.
+            if self.depots_hoard() {
+                Class::all().for_each(|class| self.drain_depot(class));
+            } else if !self.grow(pages, align) {
                 return take();
             }
         }

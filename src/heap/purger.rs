@@ -6,6 +6,7 @@
 
 use super::Engine;
 use super::class::Class;
+use super::depot::Depot;
 use super::run::Runs;
 use super::slab::Slabs;
 use crate::lock::RawLock;
@@ -18,13 +19,33 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn purge_unused(&self) -> bool {
         let in_slabs: u32 = Class::all().map(|class| self.with_slabs(class, unused_in_slabs)).sum();
         let unused = self.with_runs(unused_in_runs) + in_slabs as usize;
+        let before = self.tally.retained_pages();
+        Class::all().for_each(|class| self.sort_unused_lists(class));
         let retained = self.tally.retained_pages();
         if retained > self.allowed_pages() {
-            let least = retained - unused.min(retained);
+            let least = before.min(retained) - unused.min(before).min(retained);
             self.purge_down_to(|| least.max(self.allowed_pages() / 8 * 7));
         }
         self.is_over_bound()
     }
+
+    /// Sorts the lists of a depot that nobody wanted since the look before, while the depots are too large.
+    fn sort_unused_lists(&self, class: Class) {
+        let mut unused = self.with_depot(class, unused_in_depot);
+        let target = self.target(class);
+        while unused > 0 && self.depots_are_large() && self.is_over_bound() {
+            let Some(list) = self.with_depot(class, |depot| depot.take(target)) else {
+                return;
+            };
+            self.sort(class, list);
+            unused -= 1;
+        }
+    }
+}
+
+/// How many lists were in a depot all the time since this was last asked.
+fn unused_in_depot(depot: &mut Depot) -> u32 {
+    replace(&mut depot.low_count, depot.count)
 }
 
 /// How many dirty pages of free runs were there all the time since this was last asked.

@@ -19,19 +19,39 @@ use crate::os::Source;
 use crate::sync::Relaxed;
 use crate::twin::{self, Twin};
 
+/// Before the heap grows the depots are emptied if they pin more than this part of it.
+const HOARD_SHARE: usize = 16;
+
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges if more pages are resident and free than the idle bound allows.
     pub(crate) fn keep_idle_bound(&self) {
-        if self.is_over_bound() && !twin::is(Twin::G14) && !self.source.summon_purger() {
+        if !self.source.is_purger_at_work()
+            && self.is_over_bound()
+            && !twin::is(Twin::G14)
+            && !self.source.summon_purger()
+        {
             // What is live may fall while pages are purged: the goal is set anew each time.
             self.purge_down_to(|| self.allowed_pages() / 8 * 7);
         }
     }
 
-    /// Whether more pages are resident and free than the idle bound allows.
+    /// Whether more pages are resident and free, or pinned by lists, than the idle bound allows.
     pub(crate) fn is_over_bound(&self) -> bool {
         let (bound, retained) = (self.idle_bound_pages(), self.tally.retained_pages());
-        retained > bound / 4 && retained > self.allowed_pages()
+        let is_over = retained + self.excess_pages() > bound - bound / 8;
+        // What full lists of caches pin is theirs: nothing could be done about it.
+        is_over && (retained > bound / 4 || self.depots_are_large())
+    }
+
+    /// Whether the depots pin more than they may when nobody uses them.
+    pub(crate) fn depots_are_large(&self) -> bool {
+        self.tally.depot_pages() > depot::pages_max(self.map.page_shift()) as usize
+    }
+
+    /// Whether the depots pin so much that it is worth sorting before the heap grows.
+    pub(crate) fn depots_hoard(&self) -> bool {
+        let share = (self.tally.mapped() / HOARD_SHARE) >> self.map.page_shift();
+        self.tally.depot_pages() > share.max(depot::pages_max(self.map.page_shift()) as usize)
     }
 
     /// Pages that may be retained at this moment, so that the idle bound holds.
@@ -41,13 +61,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Pages that full lists pin beyond what the depot alone may.
-    fn excess_pages(&self) -> usize {
+    pub(crate) fn excess_pages(&self) -> usize {
         self.tally.listed_pages().saturating_sub(depot::pages_max(self.map.page_shift()) as usize)
     }
 
     /// The idle bound of this moment, in pages.
     pub(crate) fn idle_bound_pages(&self) -> usize {
-        let share = self.tally.live() / self.settings.idle_share.load(Relaxed).max(1);
+        let listed = self.tally.listed_pages() << self.map.page_shift();
+        let share = self.tally.live().saturating_sub(listed) / self.settings.idle_share.load(Relaxed).max(1);
         self.settings.idle_bytes.load(Relaxed).max(share) >> self.map.page_shift()
     }
 
@@ -117,7 +138,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         Class::all().for_each(|class| self.drain_depot(class));
     }
 
-    fn drain_depot(&self, class: Class) {
+    pub(crate) fn drain_depot(&self, class: Class) {
         let target = self.target(class);
         while let Some(list) = self.with_depot(class, |depot| depot.take(target)) {
             self.sort(class, list);

@@ -2,9 +2,9 @@
 //! the runs. Always a list at a time; every step takes one lock, and memory of blocks is only touched between them.
 
 use super::Engine;
-use super::cache::Cache;
+use super::cache::{Cache, pages_of};
 use super::class::Class;
-use super::depot::Depot;
+use super::depot::{ChunkRef, Depot, Refusal, class_pages_max};
 use super::granule::Fill;
 use super::list::{Block, List};
 use super::map::Entry;
@@ -128,14 +128,39 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Gives a full list, which lies in `pages` pages, to the depot, or sorts it into the slabs.
     fn stow(&self, class: Class, list: List, pages: u32) {
-        let kept = if Depot::is_compact(list.len(), pages) {
-            self.with_depot(class, |depot| depot.put(list, pages, self.map.page_shift()))
-        } else {
-            Err(list)
+        if pages > Depot::compact_pages(list.len()) {
+            return self.sort(class, list);
+        }
+        let pages_max = self.depot_pages_max();
+        match self.with_depot(class, |depot| depot.put(list, pages, pages_max)) {
+            Ok(()) => {}
+            Err(Refusal::NoRoom(list)) => self.sort(class, list),
+            Err(Refusal::NoChunk(list)) => self.stow_with_chunk(class, list, pages),
+        }
+    }
+
+    /// Gives a list to a depot that must have a chunk for it first.
+    #[cold]
+    #[inline(never)]
+    fn stow_with_chunk(&self, class: Class, list: List, pages: u32) {
+        let Some(memory) = self.carve_record(ChunkRef::BYTES) else {
+            return self.sort(class, list);
         };
-        if let Err(list) = kept {
+        // SAFETY: the record is fresh and for this depot alone.
+        let chunk = unsafe { ChunkRef::create(memory) };
+        let put = |depot: &mut Depot| {
+            depot.add_chunk(chunk);
+            depot.put(list, pages, u32::MAX)
+        };
+        if let Err(Refusal::NoRoom(list) | Refusal::NoChunk(list)) = self.with_depot(class, put) {
             self.sort(class, list);
         }
+        self.keep_idle_bound();
+    }
+
+    /// Pages that the blocks of one class's depot may lie in: while there is a purger, as many as come.
+    fn depot_pages_max(&self) -> u32 {
+        if self.source.has_purger() { u32::MAX } else { class_pages_max(self.map.page_shift()) }
     }
 
     /// Puts a list that is not full with the odd blocks of others, and passes full lists on.
@@ -144,11 +169,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         list.append(self.with_depot(class, Depot::take_odd));
         while list.len() >= target {
             let full = list.split_off(target);
-            let pages = full.pages(class.size(), self.map.page_shift());
+            let pages = pages_of(&full, class, self.map.page_shift());
             self.stow(class, full, pages);
         }
-        let pages = list.pages(class.size(), self.map.page_shift());
-        if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list, pages, self.map.page_shift())) {
+        let pages = pages_of(&list, class, self.map.page_shift());
+        let pages_max = class_pages_max(self.map.page_shift());
+        if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list, pages, pages_max)) {
             self.sort(class, list);
         }
     }
@@ -267,6 +293,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if let Some(record) = self.slabs[class].with(super::slab::Slabs::spare_record) {
             return Some(record);
         }
+        self.carve_record(bytes)
+    }
+
+    /// `bytes` bytes for a record, for as long as the heap lives.
+    fn carve_record(&self, bytes: usize) -> Option<NonNull<u8>> {
         self.records.with(|records| records.carve(bytes)).or_else(|| self.feed_records(bytes))
     }
 

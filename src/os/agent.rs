@@ -38,6 +38,16 @@ impl Agent {
         self.state.store(AWAY, Release);
     }
 
+    /// Whether there is a thread to be summoned.
+    pub(crate) fn is_enlisted(&self) -> bool {
+        self.state.load(Relaxed) != NONE
+    }
+
+    /// Whether the thread is at work.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.state.load(Relaxed) == AT_WORK
+    }
+
     /// Makes sure that the thread is at work; false if none can be had. It allocates nothing from the heap.
     pub(crate) fn summon(&self) -> bool {
         match self.state.load(Relaxed) {

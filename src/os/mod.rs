@@ -110,6 +110,16 @@ pub unsafe trait Source {
         false
     }
 
+    /// Whether somebody is at it.
+    fn is_purger_at_work(&self) -> bool {
+        false
+    }
+
+    /// Whether a summons would bring, or has brought, somebody.
+    fn has_purger(&self) -> bool {
+        false
+    }
+
     /// What `relocate` moves begins at, and is, a multiple of so many bytes, more than a page; 0 if nothing can be moved.
     fn relocation_grain(&self) -> usize {
         0

@@ -181,6 +181,18 @@ unsafe impl Source for Mmap {
         self.purger.summon()
     }
 
+    #[cfg(all(feature = "std", not(loom)))]
+    #[inline]
+    fn is_purger_at_work(&self) -> bool {
+        self.purger.is_at_work()
+    }
+
+    #[cfg(all(feature = "std", not(loom)))]
+    #[inline]
+    fn has_purger(&self) -> bool {
+        self.purger.is_enlisted()
+    }
+
     fn relocation_grain(&self) -> usize {
         if self.rigid.load(Relaxed) == 0 { HUGE } else { 0 }
     }
