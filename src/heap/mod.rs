@@ -407,8 +407,23 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     ///
     /// # Safety
     /// - `block` came from `heap` for `old` and is live.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) unsafe fn resize(&self, heap: &impl Blocks, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
+        match (Class::of(old), Class::of(new)) {
+            (Some(from), Some(to)) if from == to => block,
+            // SAFETY: handed on.
+            (Some(_), Some(_)) => unsafe { copy_to_new(heap, block, old, new) },
+            // SAFETY: handed on.
+            _ => unsafe { self.resize_pages(heap, block, old, new) },
+        }
+    }
+
+    /// `resize` where one of the layouts is no class's.
+    ///
+    /// # Safety
+    /// - As `resize`.
+    #[inline(never)]
+    unsafe fn resize_pages(&self, heap: &impl Blocks, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
         // SAFETY: handed on.
         if unsafe { self.resize_in_place(block, old, new) } {
             return block;
@@ -426,6 +441,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 ///
 /// # Safety
 /// - `block` came from `heap` for `old` and is live.
+#[inline]
 unsafe fn copy_to_new(heap: &impl Blocks, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
     // SAFETY: any layout may be asked for.
     let fresh = unsafe { heap.alloc(new) };
