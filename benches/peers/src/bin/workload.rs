@@ -71,7 +71,7 @@ fn scale(word: Option<&String>) -> Result<f64, String> {
 }
 
 impl Request {
-    /// Runs the workload; between the end of its memory and the reading of the idle size nothing is allocated or freed.
+    /// Runs the workload; between dropping it and reading the idle size nothing is allocated or freed.
     fn run(&self) -> String {
         let before = process::resident();
         let mut work = (self.workload.prepare)(self.scale);

@@ -1,8 +1,8 @@
 //! The workloads by name, and what they share.
 //!
-//! A workload has two parts: it is prepared (its input is generated), then run once, and only the latter is timed. Its
-//! result is the same under every allocator and in every run: input comes from a fixed seed, hashes have no random keys,
-//! and no address goes into a checksum.
+//! A workload has two parts: it is prepared (its input is generated), then run once, and only the latter is timed.
+//! Its result is the same under every allocator and in every run: input comes from a fixed seed, hashes have no random
+//! keys, and no address goes into a checksum.
 
 mod aligned;
 mod ast;
