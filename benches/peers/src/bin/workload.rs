@@ -97,8 +97,8 @@ impl Request {
     }
 }
 
-/// What stratalloc's documentation allows to stay resident now, with default settings: live blocks, free pages retained,
-/// pages pinned by the depot and by threads' caches, records.
+/// What stratalloc's documentation allows to stay resident now, with default settings: live blocks, free pages
+/// retained, pages pinned by the depot and by threads' caches, records.
 #[cfg(any(feature = "stratalloc", feature = "stratalloc-fine"))]
 fn allowed_by_allocator_kib() -> Option<u64> {
     const MIB: usize = 1 << 20;
