@@ -71,7 +71,7 @@ fn scale(word: Option<&String>) -> Result<f64, String> {
 }
 
 impl Request {
-    /// Runs the workload; between the end of its memory and the reading of the idle size nothing is allocated or freed.
+    /// Runs the workload; between dropping it and reading the idle size nothing is allocated or freed.
     fn run(&self) -> String {
         let before = process::resident();
         let mut work = (self.workload.prepare)(self.scale);
@@ -97,8 +97,8 @@ impl Request {
     }
 }
 
-/// What stratalloc's documentation allows to stay resident now, with default settings: live blocks, free pages retained,
-/// pages pinned by the depot and by threads' caches, records.
+/// What stratalloc's documentation allows to stay resident now, with default settings: live blocks, free pages
+/// retained, pages pinned by the depot and by threads' caches, records.
 #[cfg(any(feature = "stratalloc", feature = "stratalloc-fine"))]
 fn allowed_by_allocator_kib() -> Option<u64> {
     const MIB: usize = 1 << 20;

@@ -1,6 +1,6 @@
 //! A compiler's front end: an expression tree of boxed nodes is built, evaluated, rewritten and dropped.
 //!
-//! Holds one tree, and the part of the next that is rewritten so far: some 120 MB at peak.
+//! Holds one tree, and the part of the next that is rewritten so far: some 95 MB at peak.
 
 use super::random::{Random, mix};
 use super::{Outcome, Work, rounds_of};

@@ -1,7 +1,7 @@
 //! The allocator and little else: threads replace blocks of 16 to 512 bytes at random.
 //!
-//! Holds 4,096 blocks per thread, some 0.6 MB each. One thread and two do the same work each, so that the ideal is equal
-//! time; more threads share the work of two.
+//! Holds 4,096 blocks per thread, some 0.6 MB each. One thread and two do the same work each, so that the ideal is
+//! equal time; more threads share the work of two.
 
 use super::block::Block;
 use super::random::Random;

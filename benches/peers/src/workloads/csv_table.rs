@@ -1,6 +1,6 @@
 //! A report over a table: CSV is read into records and into rows of strings, grouped, and dropped.
 //!
-//! Holds the text (6 MB), its records and its rows, some 80 MB at peak.
+//! Holds the text (6 MB), its records and its rows, some 70 MB at peak.
 
 use super::random::{FixedMap, Random, mix};
 use super::{Outcome, Work, scaled};

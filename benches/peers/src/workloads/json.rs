@@ -1,6 +1,6 @@
 //! A service that reads JSON: documents become trees of values, are looked through and dropped.
 //!
-//! Holds the text (10 MB) and one tree (some 70 MB) at peak.
+//! Holds the text (10 MB) and one tree (some 90 MB) at peak.
 
 use super::random::{Random, mix};
 use super::{Outcome, Work, scaled};

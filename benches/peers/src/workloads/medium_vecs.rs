@@ -1,6 +1,6 @@
 //! Buffers of requests: vectors of 4 to 256 KiB come and go at random, and are written from end to end.
 //!
-//! Holds up to 1,000 vectors, some 70 MB at peak.
+//! Holds up to 1,000 vectors, some 80 MB at peak.
 
 use super::random::{Random, mix};
 use super::{Outcome, Work, scaled};

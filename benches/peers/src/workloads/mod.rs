@@ -1,8 +1,8 @@
 //! The workloads by name, and what they share.
 //!
-//! A workload has two parts: it is prepared (its input is generated), then run once, and only the latter is timed. Its
-//! result is the same under every allocator and in every run: input comes from a fixed seed, hashes have no random keys,
-//! and no address goes into a checksum.
+//! A workload has two parts: it is prepared (its input is generated), then run once, and only the latter is timed.
+//! Its result is the same under every allocator and in every run: input comes from a fixed seed, hashes have no random
+//! keys, and no address goes into a checksum.
 
 mod aligned;
 mod ast;
@@ -83,7 +83,7 @@ workloads! {
     "ast" ast::prepare, "an expression tree of boxed nodes: built, evaluated, rewritten, dropped";
     "sql" sql::prepare, "sqlparser: statements parsed, the latest two thousand held";
     "csv" csv_table::prepare, "csv: records read into vectors of strings, grouped, dropped";
-    "fragmentation" fragmentation::prepare, "200 MB of blocks, 90 % freed at random, refilled with other sizes, all freed";
+    "fragmentation" fragmentation::prepare, "200 MB of blocks, 90 % freed at random, refilled otherwise, all freed";
     "thread-storm" thread_storm::prepare, "thousands of short threads, sixteen at a time, that hand some blocks on";
     "oscillate" oscillate::prepare, "a working set that swings between 10 and 150 MB";
     "churn-1" |scale| churn::prepare(scale, 1), "one thread replaces blocks of 16 to 512 B at random";

@@ -2,17 +2,20 @@
 //!
 //! Twice as many runs are allocated as are to be free, and every second is freed, so that none can merge; then runs of
 //! random lengths are allocated and freed. Nothing is touched, so that what is resident is the allocator's own records.
-//! Lengths are 17 to 40 pages: more than thread caches keep. Who is not done after twenty seconds is stopped.
+//! Lengths are 17 to 40 pages: more than thread caches keep. Who is not done after twenty seconds, or
+//! has 10 GiB resident, is stopped, and its runs are left to the system.
 
 use super::block::Block;
 use super::random::Random;
 use super::{Outcome, Work, scaled};
+use std::mem::forget;
 use std::time::{Duration, Instant};
 
 const PAGE: usize = 4096;
 const HELD: usize = 64;
 const PAIRS: usize = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(20);
+const PAGES_LIMIT: usize = 10 << 30 >> 12;
 
 pub(super) fn prepare(scale: f64, power: u32) -> Work {
     let mut random = Random::new(23);
@@ -33,20 +36,34 @@ fn replace(kept: &mut Vec<Block>, pairs: usize, random: &mut Random) -> Outcome 
         let slot = random.below(HELD);
         held[slot] = None;
         held[slot] = run(random);
-        let Some(block) = &held[slot] else { return Outcome { failed: Some("out-of-memory"), ..outcome } };
-        outcome.checksum += (block.size() / PAGE) as u64;
+        outcome.checksum += held[slot].as_ref().map_or(0, |block| block.size() / PAGE) as u64;
         outcome.ops += 1;
-        if is_late(pair, &start) {
-            return Outcome { failed: Some("too-slow"), ..outcome };
+        let stop = if held[slot].is_none() { Some("out-of-memory") } else { limit(pair, &start) };
+        if stop.is_some() {
+            forget((held, std::mem::take(kept)));
+            return Outcome { failed: stop, ..outcome };
         }
     }
     kept.extend(held.into_iter().flatten());
     outcome
 }
 
-/// A look at the clock every 256 steps.
-fn is_late(step: usize, start: &Instant) -> bool {
-    step.is_multiple_of(256) && start.elapsed() > LIMIT
+/// Which limit is reached, looked at every 256 steps.
+fn limit(step: usize, start: &Instant) -> Option<&'static str> {
+    if !step.is_multiple_of(256) {
+        None
+    } else if start.elapsed() > LIMIT {
+        Some("too-slow")
+    } else if resident_pages() > PAGES_LIMIT {
+        Some("too-much-memory")
+    } else {
+        None
+    }
+}
+
+fn resident_pages() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
 }
 
 fn run(random: &mut Random) -> Option<Block> {
@@ -58,15 +75,19 @@ fn alternate(free: usize, random: &mut Random) -> Result<Vec<Block>, &'static st
     let start = Instant::now();
     let mut blocks = Vec::with_capacity(2 * free);
     for step in 0..2 * free {
-        blocks.push(Some(run(random).ok_or("out-of-memory")?));
-        if is_late(step, &start) {
-            return Err("too-slow-to-prepare");
+        let block = run(random);
+        let stop = if block.is_none() { Some("out-of-memory") } else { limit(step, &start) };
+        blocks.push(block);
+        if let Some(reason) = stop {
+            forget(blocks);
+            return Err(reason);
         }
     }
-    for (step, block) in blocks.iter_mut().step_by(2).enumerate() {
-        *block = None;
-        if is_late(step, &start) {
-            return Err("too-slow-to-prepare");
+    for step in 0..free {
+        blocks[2 * step] = None;
+        if let Some(reason) = limit(step, &start) {
+            forget(blocks);
+            return Err(reason);
         }
     }
     Ok(blocks.into_iter().flatten().collect())

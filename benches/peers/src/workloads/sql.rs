@@ -1,6 +1,6 @@
 //! A query engine's front end: SQL statements become syntax trees, and some stay in a plan cache.
 //!
-//! Holds the latest two thousand trees, some 40 MB at peak.
+//! Holds the latest two thousand trees, some 70 MB at peak.
 
 use super::random::{Random, mix};
 use super::{Outcome, Work, scaled};

@@ -1,6 +1,6 @@
 //! A procedural macro, or a tool for source code: Rust files become syntax trees.
 //!
-//! The source is this repository's own. Holds the latest hundred trees, some 60 MB at peak.
+//! The source is this repository's own. Holds the latest hundred trees, some 40 MB at peak.
 
 use super::random::mix;
 use super::{Outcome, Work, scaled};

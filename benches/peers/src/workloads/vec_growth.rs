@@ -1,6 +1,6 @@
 //! Buffers that grow: a file read into one vector, two columns filled side by side, many results pushed in turn.
 //!
-//! One vector reaches 400 MB (its capacity up to 512 MiB); the others reach 256 MB together, after it is dropped.
+//! One vector reaches 400 MB (its capacity up to 512 MiB); the others, after it is dropped, 200 MB and 100 MB.
 
 use super::random::{Random, mix};
 use super::{Outcome, Work, rounds_of};
