@@ -29,7 +29,7 @@ pub(crate) const fn class_pages_max(page_shift: u32) -> u32 {
 /// Lists in the array, and in a chunk.
 const LISTS: usize = 48;
 /// A list is kept whole if it lies in at most one page for so many of its blocks, or in two pages.
-const BLOCKS_PER_PAGE: u32 = 4;
+const BLOCKS_PER_PAGE: u32 = 2;
 
 /// The heads of lists of exactly `target` blocks, each with the pages it lies in at the most.
 type Heads = [Option<(Block, u32)>; LISTS];

@@ -73,6 +73,9 @@ pub(crate) fn block() -> Block {
     Block(NonNull::from(Box::leak(Box::new(loom::cell::UnsafeCell::new(None)))))
 }
 
+/// Pages that [`List::pages`] remembers: the blocks of a list may alternate between a few.
+const RECENT: usize = 4;
+
 /// Some blocks of one class and their number.
 #[derive(Debug)]
 pub(crate) struct List {
@@ -133,20 +136,28 @@ impl List {
         }
     }
 
-    /// An upper bound of the pages that the blocks, of `size` bytes, lie in: how often the page changes along the list, and
-    /// one. If that is more than `most`, a bound for any list of that length. O(len), or O(`most`) for a scattered list.
+    /// An upper bound of the pages that the blocks, of `size` bytes, lie in: how often a block lies in a page that is not
+    /// among the last few. If that is more than `most`, a bound for any list of that length. O(len), or O(`most`) for a
+    /// scattered list.
     pub(crate) fn pages(&self, size: usize, page_shift: u32, most: u32) -> u32 {
-        let (mut changes, mut last, mut at) = (0, usize::MAX, self.head);
+        let (mut recent, mut found, mut at) = ([usize::MAX; RECENT], 0, self.head);
+        let mut note = |page: usize| {
+            if !recent.contains(&page) {
+                recent[found as usize % RECENT] = page;
+                found += 1;
+            }
+            found
+        };
+        let mut count = 0;
         while let Some(block) = at {
-            if changes > most {
+            note(block.address() >> page_shift);
+            count = note((block.address() + size - 1) >> page_shift);
+            if count > most {
                 // A block whose size is no power of two may lie in two pages.
                 return if size.is_power_of_two() { self.len } else { 2 * self.len };
             }
-            let (begin, end) = (block.address() >> page_shift, (block.address() + size - 1) >> page_shift);
-            changes += u32::from(begin != last) + u32::from(end != begin);
-            last = end;
             at = block.next();
         }
-        changes
+        count
     }
 }
