@@ -22,7 +22,7 @@ pub fn describe() -> String {
     let parts = [
         processor().or_else(|| said("uname", &["-m"])),
         Some(format!("{cores} cores")),
-        said("uname", &["-sr"]),
+        said("uname", &["-sr"]).map(|line| line.split('-').next().unwrap_or_default().to_string()),
         said("getconf", &["GNU_LIBC_VERSION"]),
         compiler,
         said("date", &["+%F"]),

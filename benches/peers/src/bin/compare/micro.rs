@@ -50,7 +50,12 @@ fn all(built: &[Built], rows: &[&counted::Row]) -> Counts {
     scope(|threads| {
         for _ in 0..available_parallelism().map_or(1, usize::from) {
             threads.spawn(|| {
-                while let Some((built, name, turns)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((built, name, turns)) = jobs.get(index) else { break };
+                    if index % 20 == 0 {
+                        eprintln!("{index:5}/{} loops counted", jobs.len());
+                    }
                     let counted = turn(built, name, *turns);
                     found.lock().expect("no thread panics").insert((built.allocator, name), counted);
                 }

@@ -55,12 +55,12 @@ fn head(picture: &mut Picture, title: &str, machine: &str, allocators: &[&Alloca
     picture.text((24.0, 52.0), Anchor::Start, (12.0, SOFT), machine);
     let (mut x, mut y) = (32.0, 76.0);
     for allocator in allocators {
-        let width = 30.0 + 7.2 * allocator.name.len() as f64;
+        let width = 36.0 + 6.6 * allocator.name.len() as f64;
         if x + width > WIDTH - 16.0 {
             (x, y) = (32.0, y + 20.0);
         }
         picture.mark(allocator.mark, (x, y), size(allocator), allocator.colour, allocator.name);
-        picture.text((x + 10.0, y + 4.0), Anchor::Start, (12.0, INK), allocator.name);
+        picture.text((x + 12.0, y + 4.0), Anchor::Start, (12.0, INK), allocator.name);
         x += width;
     }
 }
@@ -74,6 +74,7 @@ struct Row {
     name: String,
     ratios: Vec<(&'static Allocator, f64)>,
     bound: Option<f64>,
+    failed: Vec<&'static str>,
 }
 
 fn rows(results: &Results, metric: Metric) -> Vec<Row> {
@@ -82,14 +83,16 @@ fn rows(results: &Results, metric: Metric) -> Vec<Row> {
     for name in results.compared() {
         let ratio = |of: &&'static Allocator| Some((*of, results.ratio(name, of.name, SYSTEM, metric)?));
         let bound = (metric == Metric::Idle).then(|| bound(results, name)).flatten();
-        rows.push(Row { name: name.into(), ratios: others.iter().filter_map(ratio).collect(), bound });
+        let failed = others.iter().map(|of| of.name).filter(|of| results.has_failed(name, of)).collect();
+        rows.push(Row { name: name.into(), ratios: others.iter().filter_map(ratio).collect(), bound, failed });
     }
     rows.retain(|row| !row.ratios.is_empty());
     if rows.is_empty() {
         return rows;
     }
     let mean = |of: &&'static Allocator| Some((*of, results.mean(of.name, SYSTEM, metric)?.0));
-    rows.push(Row { name: "geometric mean".into(), ratios: others.iter().filter_map(mean).collect(), bound: None });
+    let ratios = others.iter().filter_map(mean).collect();
+    rows.push(Row { name: "geometric mean".into(), ratios, bound: None, failed: Vec::new() });
     rows
 }
 
@@ -137,6 +140,10 @@ fn draw(picture: &mut Picture, axis: &Axis, y: f64, row: &Row) {
     if let Some(bound) = row.bound.filter(|bound| !axis.is_beyond(*bound)) {
         picture.mark(Mark::Bar, (axis.x(bound), y), 8.0, "#000000", &format!("bound {bound:.2}"));
     }
+    if !row.failed.is_empty() {
+        let text = format!("failed: {}", row.failed.join(", "));
+        picture.text((RIGHT + 44.0, y - 3.0), Anchor::End, (10.0, SOFT), &text);
+    }
     let (ours, peers): (Vec<_>, Vec<_>) = row.ratios.iter().partition(|(of, _)| roster::is_ours(of.name));
     let mut beyond = 0;
     for (index, (of, ratio)) in peers.iter().chain(ours.iter().rev()).enumerate() {
@@ -145,7 +152,7 @@ fn draw(picture: &mut Picture, axis: &Axis, y: f64, row: &Row) {
         if axis.is_beyond(*ratio) {
             let (side, place) = if *ratio > 1.0 { (-1.0, Anchor::End) } else { (1.0, Anchor::Start) };
             let x = axis.x(*ratio) + side * (10.0 + 44.0 * f64::from(beyond));
-            picture.text((x, y + 4.0), place, (11.0, of.colour), &format!("{ratio:.1}×"));
+            picture.text((x, y + 4.0), place, (11.0, of.colour), &format!("{ratio:.2}×"));
             beyond += 1;
         }
     }
@@ -214,9 +221,9 @@ fn lines(picture: &mut Picture, results: &Results, panel: &Panel) -> Option<()> 
     Some(())
 }
 
-/// Lines at 1, 2 and 5 times the powers of ten between the ends.
+/// Lines at round multiples of the powers of ten between the ends.
 fn ticks(picture: &mut Picture, left: f64, (low, high): (f64, f64), y: &dyn Fn(f64) -> f64) {
-    let steps = (-6..12).flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(power)));
+    let steps = (-6..12).flat_map(|power| [1.0, 1.5, 2.0, 3.0, 5.0, 7.0].map(|digit| digit * 10_f64.powi(power)));
     for value in steps.filter(|value| (low..=high).contains(value)) {
         picture.line((left, y(value)), (left + PANEL.0, y(value)), 1.0, FAINT);
         let text = if value < 1.0 { format!("{value:.2}") } else { format!("{value:.0}") };

@@ -9,11 +9,15 @@ use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 /// Blocks in a batch.
 pub const BATCH: usize = 1000;
 
-/// A loop: its name, what it stands for, the empty loop to subtract and the two lengths, in turns.
+/// A loop.
 pub struct Row {
+    /// The name that `run` takes.
     pub name: &'static str,
+    /// What the table calls it.
     pub what: &'static str,
+    /// The empty loop to subtract.
     pub empty: &'static str,
+    /// The two lengths at which it is run.
     pub turns: [usize; 2],
 }
 
