@@ -1,8 +1,8 @@
 //! The loops whose instructions `compare --micro` counts: one call or small pattern each, with constant layouts.
 //!
-//! A loop is run at two lengths, and so is the empty loop of its shape, which does everything except call the allocator;
-//! the difference of the differences is the allocator's own cost. The pointers pass through an empty piece of assembly, of
-//! which the compiler knows nothing, so that no call can be left out.
+//! A loop is run at two lengths, and so is the empty loop of its shape, which does everything except call the
+//! allocator; the difference of the differences is the allocator's own cost. The pointers pass through an empty piece
+//! of assembly, of which the compiler knows nothing, so that no call can be left out.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 
@@ -133,7 +133,8 @@ fn in_order(turn: usize) -> usize {
     turn
 }
 
-/// A fixed order without a pattern that neighbours in memory could profit from: 389 and the batch have no common divisor.
+/// A fixed order without a pattern that neighbours in memory could profit from: 389 and the batch have no common
+/// divisor.
 fn shuffled(turn: usize) -> usize {
     turn * 389 % BATCH
 }

@@ -1,5 +1,5 @@
-//! One command for the comparison with the peers: builds the workloads once per allocator, runs them in rounds, and writes
-//! `results.csv`, `summary.md` and the plots. `--micro` counts instructions instead; `--help` lists the options.
+//! One command for the comparison with the peers: builds the workloads once per allocator, runs them in rounds, and
+//! writes `results.csv`, `summary.md` and the plots. `--micro` counts instructions instead; `--help` lists the options.
 //!
 //! The exit status is 2 for a bad option, 1 if this crate or the system allocator did not build or nothing could be
 //! written, and otherwise 0: a peer that fails is named, loudly, and is no error.

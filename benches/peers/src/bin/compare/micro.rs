@@ -1,7 +1,7 @@
 //! `--micro`: instructions of single calls and small patterns on each allocator, counted by valgrind's callgrind.
 //!
-//! Each loop of the library `counted` runs at two lengths; the difference, less that of its empty loop, is the cost of one
-//! turn: exact, whatever else the machine does. Both as a default release build and with fat LTO.
+//! Each loop of the library `counted` runs at two lengths; the difference, less that of its empty loop, is the cost of
+//! one turn: exact, whatever else the machine does. Both as a default release build and with fat LTO.
 
 use crate::build::{self, Built};
 use crate::child;

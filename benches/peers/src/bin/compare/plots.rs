@@ -178,7 +178,7 @@ pub fn scaling(results: &Results, machine: &str) -> Option<String> {
             unit: |run| Some(throughput(run)? / 1e6),
         },
         Panel {
-            title: "runs: ns an operation, by length (down is better)",
+            title: "runs-k: ns an operation beside 10^k free runs (down is better)",
             prefix: "runs-",
             left: 590.0,
             unit: |run| Some(1e9 / throughput(run)?),

@@ -1,8 +1,8 @@
 //! Who is compared, on which rows, and against whom.
 //!
-//! An allocator is a feature of this package (none for the system's), a colour and a mark in the plots. A row is a workload
-//! by name; some rows show how an allocator scales and stay out of the geometric means, and each other row has a named
-//! peer, the one to beat there.
+//! An allocator is a feature of this package (none for the system's), a colour and a mark in the plots. A row is a
+//! workload by name; some rows show how an allocator scales and stay out of the geometric means, and each other row has
+//! a named peer, the one to beat there.
 
 use crate::svg::Mark;
 
@@ -78,7 +78,8 @@ pub fn version(allocator: &Allocator) -> Option<&'static str> {
     let lock = include_str!("../../../Cargo.lock");
     let mut lines = lock.lines();
     lines.find(|line| line.strip_prefix("name = ").is_some_and(|name| name.trim_matches('"') == allocator.package))?;
-    lines.next()?.strip_prefix("version = ").map(|version| version.trim_matches('"'))
+    let version = lines.next()?.strip_prefix("version = ")?.trim_matches('"');
+    Some(version.split('+').next().unwrap_or(version))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The runs: in each round every row once on every allocator, one process each.
 //!
-//! The allocators of a row run one after the other, in an order shuffled anew for each row and round, but the same in every
-//! repetition. A crash, a hang or a wrong checksum is a failed run, and says so.
+//! The allocators of a row run one after the other, in an order shuffled anew for each row and round, but the same in
+//! every repetition. A crash, a hang or a wrong checksum is a failed run, and says so.
 
 use crate::build::Built;
 use crate::child;

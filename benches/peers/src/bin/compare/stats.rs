@@ -133,7 +133,8 @@ mod tests {
         assert!((geometric_mean(&[0.5, 2.0, 8.0]).unwrap() - 2.0).abs() < 1e-12);
     }
 
-    /// The second round ran on a machine ten times slower: the median of ratios does not see it, a ratio of medians would.
+    /// The second round ran on a machine ten times slower: the median of ratios does not see it, a ratio of medians
+    /// would.
     #[test]
     fn ratios_are_taken_within_a_round() {
         let (system, ours) = ([1.0, 10.0, 1.0], [0.5, 5.0, 5.0]);

@@ -1,7 +1,7 @@
 //! `summary.md`: the tables.
 //!
-//! A cell whose allocator failed in any round says so and stays out of the means; a mean that misses rows says over how many
-//! it is.
+//! A cell whose allocator failed in any round says so and stays out of the means; a mean that misses rows says over how
+//! many it is.
 
 use crate::record::{Metric, OK};
 use crate::roster::{self, FINE, OURS, SYSTEM};
@@ -153,7 +153,7 @@ fn scaling(results: &Results) -> String {
     }
     for row in apart().filter(|row| row.starts_with("runs-")) {
         let time = |of: &str| Some(1e9 / results.median_of(row, of, throughput)?);
-        rows.push(titled(cells(results, row, time, 1), format!("{row}, ns an operation")));
+        rows.push(titled(cells(results, row, time, 1), format!("{row}, ns an operation beside 10^k free runs")));
     }
     for (metric, name) in [(Metric::Cpu, "CPU"), (Metric::Peak, "peak RSS"), (Metric::Idle, "idle")] {
         for row in apart().filter(|row| *row == "oscillate") {
@@ -191,7 +191,7 @@ pub fn write(results: &Results, machine: &str) -> String {
     let has_idle = results.runs.iter().any(|run| run.get(Metric::Idle).is_some());
     let has_apart = results.workloads.iter().any(|row| roster::is_apart(row));
     let mut text = format!(
-        "# stratalloc and its peers\n\n{machine}\n\n{} rounds. Each ratio is taken within a round and to the system \
+        "# stratalloc and its peers\n\n{machine}\n\nRounds: {}. Each ratio is taken within a round and to the system \
          allocator's run, unless a title says otherwise; the table shows the median over rounds. Lower is better.\n\n\
          Crates: {}.\n",
         results.rounds,

@@ -1,5 +1,5 @@
-//! A little SVG: text, lines, paths and the marks of the plots, on a background of its own, so that a plot reads the same
-//! on a light and a dark page.
+//! A little SVG: text, lines, paths and the marks of the plots, on a background of its own, so that a plot reads the
+//! same on a light and a dark page.
 
 use std::fmt::Write;
 
