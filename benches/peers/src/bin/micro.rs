@@ -1,4 +1,5 @@
-//! Runs one of the counted loops on this build's allocator: `micro LOOP TURNS`; `micro name` prints the allocator's name.
+//! Runs one of the counted loops on this build's allocator: `micro LOOP TURNS`; `micro name` prints the allocator's
+//! name.
 //!
 //! `compare --micro` runs it under callgrind.
 

@@ -178,7 +178,7 @@ pub fn scaling(results: &Results, machine: &str) -> Option<String> {
             unit: |run| Some(throughput(run)? / 1e6),
         },
         Panel {
-            title: "runs-k: ns an operation beside 10^k free runs (down is better)",
+            title: "runs-k: ns an operation, 10^k runs free (down is better)",
             prefix: "runs-",
             left: 590.0,
             unit: |run| Some(1e9 / throughput(run)?),
@@ -203,7 +203,7 @@ fn lines(picture: &mut Picture, results: &Results, panel: &Panel) -> Option<()> 
     let (top, bottom) = (HEAD + 40.0, HEAD + 20.0 + PANEL.1);
     let x = |index: usize| panel.left + PANEL.0 * (index as f64 + 0.5) / steps.len() as f64;
     let y = |value: f64| bottom - (bottom - top) * (value / low).ln() / (high / low).ln();
-    picture.heading((panel.left, HEAD + 16.0), 13.0, panel.title);
+    picture.heading((panel.left, HEAD + 16.0), 12.5, panel.title);
     ticks(picture, panel.left, (low, high), &y);
     for (index, row) in steps.iter().enumerate() {
         picture.text((x(index), bottom + 20.0), Anchor::Middle, (12.0, INK), row);
