@@ -13,10 +13,14 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{available_parallelism, scope};
+use std::time::Duration;
 use std::{fs, io};
 
 const PROFILES: [(&str, &str); 2] =
     [("release", "Default release build"), ("release-lto", "Fat LTO, one codegen unit")];
+
+/// An empty loop takes a second; longer than this, and the allocator does not get along with valgrind.
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Instructions of one turn, or why there are none, by allocator and loop.
 type Counts = HashMap<(&'static str, &'static str), Result<f64, String>>;
@@ -27,25 +31,35 @@ fn has_valgrind() -> bool {
 }
 
 /// Instructions of the whole process.
-fn count(built: &Built, name: &str, turns: usize) -> Result<f64, String> {
+fn count(built: &Built, name: &str, turns: usize, limit: Duration) -> Result<f64, String> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(&built.binary);
-    let text = child::output(command.args([name, &turns.to_string()]), child::LIMIT, true)?;
+    let text = child::output(command.args([name, &turns.to_string()]), limit, true)?;
     let number = text.lines().find_map(|line| line.split("Collected : ").nth(1));
     number.and_then(|number| number.trim().parse().ok()).ok_or_else(|| "callgrind gave no count".into())
 }
 
 /// Instructions of one turn, start and end of the process taken off.
 fn turn(built: &Built, name: &str, [short, long]: [usize; 2]) -> Result<f64, String> {
-    Ok((count(built, name, long)? - count(built, name, short)?) / (long - short) as f64)
+    Ok((count(built, name, long, child::LIMIT)? - count(built, name, short, child::LIMIT)?) / (long - short) as f64)
+}
+
+/// Leaves out, and names, each allocator with which not even an empty loop can be counted.
+fn runs_under_valgrind(built: &Built) -> bool {
+    let tried = count(built, "empty", 1, PROBE_LIMIT);
+    if let Err(why) = &tried {
+        eprintln!("!!! {} IS NOT COUNTED: it does not run under valgrind: {why}", built.allocator);
+    }
+    tried.is_ok()
 }
 
 /// Counts all loops on all allocators, as many at a time as there are cores.
 fn all(built: &[Built], rows: &[&counted::Row]) -> Counts {
     let empties: BTreeSet<_> = rows.iter().map(|row| (row.empty, row.turns)).collect();
+    let fit: Vec<&Built> = built.iter().filter(|built| runs_under_valgrind(built)).collect();
     let loops: Vec<_> = empties.into_iter().chain(rows.iter().map(|row| (row.name, row.turns))).collect();
     let jobs: Vec<_> =
-        built.iter().flat_map(|built| loops.iter().map(move |(name, turns)| (built, *name, *turns))).collect();
+        fit.iter().flat_map(|built| loops.iter().map(move |(name, turns)| (built, *name, *turns))).collect();
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Counts::new()));
     scope(|threads| {
         for _ in 0..available_parallelism().map_or(1, usize::from) {
@@ -62,12 +76,19 @@ fn all(built: &[Built], rows: &[&counted::Row]) -> Counts {
             });
         }
     });
-    let found = found.into_inner().expect("no thread panics");
+    net(built, rows, &found.into_inner().expect("no thread panics"))
+}
+
+/// The counts of the rows, their empty loops' taken off.
+fn net(built: &[Built], rows: &[&counted::Row], found: &Counts) -> Counts {
     let mut net = Counts::new();
     for (built, row) in built.iter().flat_map(|built| rows.iter().map(move |row| (built, row))) {
-        let (of, empty) = (&found[&(built.allocator, row.name)], &found[&(built.allocator, row.empty)]);
-        let value = of.clone().and_then(|of| Ok(of - empty.clone()?));
-        if let Err(why) = &value {
+        let get = |name| found.get(&(built.allocator, name)).cloned();
+        let value = match get(row.name).zip(get(row.empty)) {
+            Some((of, empty)) => of.and_then(|of| Ok(of - empty?)),
+            None => Err("does not run under valgrind".into()),
+        };
+        if let (Err(why), Some(_)) = (&value, get(row.name)) {
             eprintln!("!!! NOT COUNTED: {} on {}: {why}", row.name, built.allocator);
         }
         net.insert((built.allocator, row.name), value);
@@ -137,9 +158,9 @@ pub fn run(options: &Options, machine: &str) -> Result<bool, String> {
         let counts = all(&outcome.built, &rows);
         to_csv(&mut file, profile, &outcome.built, &rows, &counts);
         text += &format!("\n## {title}\n\n{}", markdown(&outcome.built, &rows, &counts));
+        file.flush().map_err(io)?;
+        fs::write(options.out.join("micro.md"), &text).map_err(io)?;
     }
-    file.flush().map_err(io)?;
-    fs::write(options.out.join("micro.md"), &text).map_err(io)?;
     println!("{text}");
     Ok(complete)
 }
