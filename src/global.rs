@@ -164,20 +164,6 @@ impl Process<'_> {
         })
     }
 
-    /// The slow path of `dealloc` for blocks.
-    #[cold]
-    #[inline(never)]
-    fn spill(self, class: Class, block: Block) {
-        thread::with_cache(|cache| {
-            // A thread may free before it allocates. The heap is open: the block came from it. A cache that has just begun
-            // has room, and no full `main` that could be spilled.
-            if cache.is_fresh() && thread::begin(cache, self.0) && cache.push(class, block) {
-                return;
-            }
-            ENGINE.spill(cache, class, block);
-        });
-    }
-
     #[inline(never)]
     fn alloc_beyond(self, layout: Layout, zeroed: bool) -> *mut u8 {
         thread::with_cache(|cache| {
@@ -206,6 +192,33 @@ impl Process<'_> {
             die(Fatal::OtherConfig);
         }
     }
+}
+
+/// The slow path of `dealloc` for blocks. (The arguments stand where `dealloc` has them, here and below: in a build without
+/// link-time optimisation that saves moves on the fast path.)
+#[cold]
+#[inline(never)]
+fn spill(block: Block, class: Class, front: Process<'_>) {
+    thread::with_cache(|cache| {
+        // A thread may free before it allocates. The heap is open: the block came from it. A cache that has just begun
+        // has room, and no full `main` that could be spilled.
+        if cache.is_fresh() && thread::begin(cache, front.0) && cache.push(class, block) {
+            return;
+        }
+        ENGINE.spill(cache, class, block);
+    });
+}
+
+/// `dealloc` for what is no class's.
+///
+/// # Safety
+/// - `block` came from the process heap for a layout of `size` and `align`, and is live.
+#[inline(never)]
+unsafe fn free_beyond(block: NonNull<u8>, size: usize, align: usize) {
+    // SAFETY: the two are a layout's.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    // SAFETY: handed on.
+    thread::with_cache(|cache| unsafe { ENGINE.free_beyond(cache, block, layout) });
 }
 
 // SAFETY: see `heap::Attached`; the cache is the calling thread's.
@@ -241,12 +254,12 @@ unsafe impl Blocks for Process<'_> {
         let at = unsafe { NonNull::new_unchecked(block) };
         let Some(class) = Class::of(layout) else {
             // SAFETY: handed on.
-            return thread::with_cache(|cache| unsafe { ENGINE.free_beyond(cache, at, layout) });
+            return unsafe { free_beyond(at, layout.size(), layout.align()) };
         };
         // SAFETY: as above, of this class.
         let block = unsafe { Block::from_raw(at) };
         if !thread::with_cache(|cache| cache.push(class, block)) {
-            self.spill(class, block);
+            spill(block, class, *self);
         }
     }
 

@@ -63,8 +63,8 @@ mod ladder {
     /// A class's size is a multiple of every alignment that the size is a multiple of, once it is rounded up.
     #[inline(always)]
     pub(super) const fn index(size: usize, align: usize) -> Option<usize> {
-        // Huge for size 0, and for a size beyond the ladder.
-        let top = (size.wrapping_add(align - 1) & !(align - 1)).wrapping_sub(1);
+        // The last byte of the size rounded up to the alignment; huge for size 0, and for a size beyond the ladder.
+        let top = size.wrapping_sub(1) | (align - 1);
         if top >= BLOCK_MAX {
             return None;
         }
