@@ -9,19 +9,28 @@ use crate::os::Source;
 use crate::stats::{ClassStats, RunStats, Stats};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Relaxed, array_of};
 
+/// What a class adds to the heap's gauges, published by whoever has one of its locks; a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Gauges {
+    /// Blocks let out of the slabs: live ones, and those in caches and the depot.
+    blocks_out: AtomicU64,
+    /// Resident pages of slabs that no block outside lies in.
+    idle_pages: AtomicU32,
+    /// Pages that the blocks of the depot lie in, at the most.
+    depot_pages: AtomicU32,
+}
+
 /// Gauges and counters outside the locks. All Relaxed: each stands for itself.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// Bytes in blocks and runs handed up: live ones, and those in caches and the depot.
-    live: AtomicUsize,
-    /// Resident pages of slabs that no block outside lies in.
-    idle_pages: AtomicUsize,
+    classes: [Gauges; CLASSES],
+    /// Bytes in runs handed up: live ones, and those in caches.
+    run_bytes: AtomicUsize,
     /// Pages of free runs that may be resident.
     dirty_pages: AtomicUsize,
     /// Pages that full lists of caches lie in, at the most; it lags by a few for each cache.
     full_pages: AtomicUsize,
-    /// Pages that the blocks of each class's depot lie in, at the most.
-    depot_pages: [AtomicU32; CLASSES],
     /// Bytes from the source.
     mapped: AtomicUsize,
     relocations: AtomicU64,
@@ -30,15 +39,22 @@ pub(crate) struct Tally {
     uncached_frees: [AtomicU64; CLASSES],
 }
 
+impl Gauges {
+    crate::sync::const_unless_loom! {
+        fn new() -> Self {
+            Self { blocks_out: AtomicU64::new(0), idle_pages: AtomicU32::new(0), depot_pages: AtomicU32::new(0) }
+        }
+    }
+}
+
 impl Tally {
     crate::sync::const_unless_loom! {
         pub(crate) fn new() -> Self {
             Self {
-                live: AtomicUsize::new(0),
-                idle_pages: AtomicUsize::new(0),
+                classes: array_of!(Gauges::new()),
+                run_bytes: AtomicUsize::new(0),
                 dirty_pages: AtomicUsize::new(0),
                 full_pages: AtomicUsize::new(0),
-                depot_pages: array_of!(AtomicU32::new(0)),
                 mapped: AtomicUsize::new(0),
                 relocations: AtomicU64::new(0),
                 purged_in_slabs: AtomicU64::new(0),
@@ -48,23 +64,30 @@ impl Tally {
         }
     }
 
+    fn gauges(&self, class: Class) -> &Gauges {
+        &self.classes[class.index() % CLASSES]
+    }
+
+    /// Runs of so many bytes have been handed up.
     pub(crate) fn lent(&self, bytes: usize) {
-        self.live.fetch_add(bytes, Relaxed);
+        self.run_bytes.fetch_add(bytes, Relaxed);
     }
 
+    /// Runs of so many bytes have come back.
     pub(crate) fn returned(&self, bytes: usize) {
-        self.live.fetch_sub(bytes, Relaxed);
+        self.run_bytes.fetch_sub(bytes, Relaxed);
     }
 
+    /// Bytes in blocks and runs handed up: live ones, and those in caches and the depot. O(classes).
     pub(crate) fn live(&self) -> usize {
-        self.live.load(Relaxed)
+        let in_blocks = |class: Class| self.gauges(class).blocks_out.load(Relaxed) as usize * class.size();
+        self.run_bytes.load(Relaxed) + Class::all().map(in_blocks).sum::<usize>()
     }
 
-    /// Called with the lock of the slabs whose idle pages have changed.
-    pub(crate) fn idle_pages_changed(&self, before: u32, after: u32) {
-        if before != after {
-            self.idle_pages.fetch_add((after as usize).wrapping_sub(before as usize), Relaxed);
-        }
+    /// Called with the lock of the slabs.
+    pub(crate) fn set_slabs(&self, class: Class, blocks_out: u64, idle_pages: u32) {
+        self.gauges(class).blocks_out.store(blocks_out, Relaxed);
+        self.gauges(class).idle_pages.store(idle_pages, Relaxed);
     }
 
     /// Called with the lock of the runs.
@@ -72,9 +95,14 @@ impl Tally {
         self.dirty_pages.store(pages as usize, Relaxed);
     }
 
-    /// Free pages that are resident.
+    /// Resident pages of slabs that no block outside lies in. O(classes).
+    pub(crate) fn idle_pages(&self) -> usize {
+        self.classes.iter().map(|class| class.idle_pages.load(Relaxed) as usize).sum()
+    }
+
+    /// Free pages that are resident. O(classes).
     pub(crate) fn retained_pages(&self) -> usize {
-        self.idle_pages.load(Relaxed) + self.dirty_pages.load(Relaxed)
+        self.idle_pages() + self.dirty_pages.load(Relaxed)
     }
 
     pub(crate) fn full_pages_changed(&self, before: u32, after: u32) {
@@ -89,17 +117,23 @@ impl Tally {
 
     /// Called with the lock of the depot.
     pub(crate) fn set_depot_pages(&self, class: Class, pages: u32) {
-        self.depot_pages[class.index() % CLASSES].store(pages, Relaxed);
+        self.gauges(class).depot_pages.store(pages, Relaxed);
     }
 
-    /// Pages that lists in caches and the depot lie in.
+    /// Whether the depot of `class` had anything when its lock was last let go.
+    #[inline]
+    pub(crate) fn has_depot(&self, class: Class) -> bool {
+        self.gauges(class).depot_pages.load(Relaxed) > 0
+    }
+
+    /// Pages that lists in caches and the depot lie in. O(classes).
     pub(crate) fn listed_pages(&self) -> usize {
         self.full_pages.load(Relaxed) + self.depot_pages()
     }
 
-    /// Pages that lists in the depot lie in.
+    /// Pages that lists in the depot lie in. O(classes).
     pub(crate) fn depot_pages(&self) -> usize {
-        self.depot_pages.iter().map(|pages| pages.load(Relaxed) as usize).sum()
+        self.classes.iter().map(|class| class.depot_pages.load(Relaxed) as usize).sum()
     }
 
     pub(crate) fn mapped(&self) -> usize {
@@ -230,7 +264,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         stats.records = records;
         stats.map = Map::bytes_for(mapped / page);
         stats.retained = self.tally.retained_pages() * page;
-        let idle = self.tally.idle_pages.load(Relaxed) * page;
+        let idle = self.tally.idle_pages() * page;
         stats.resident = (mapped - free + stats.retained).saturating_sub(untouched + idle);
         stats.mapped = mapped;
     }

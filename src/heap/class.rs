@@ -22,8 +22,6 @@ const TARGET_MIN: usize = 4;
 const SLAB_BYTES: usize = 64 << 10;
 /// Blocks in a slab, at the most, where a page has fewer than that.
 const SLAB_BLOCKS: usize = 2048;
-/// Pages in a slab, at the most.
-pub(crate) const SLAB_PAGES_MAX: usize = SLAB_BYTES / PAGE_MIN;
 
 #[cfg(not(feature = "fine-classes"))]
 mod ladder {
@@ -245,3 +243,5 @@ const fn reciprocals_are_right() -> bool {
 static_assertions::const_assert!(ladder_is_right());
 static_assertions::const_assert!(reciprocals_are_right());
 static_assertions::const_assert!(BLOCK_MAX <= PAGE_MIN / 2);
+// A slab's pages are the bits of one word.
+static_assertions::const_assert!(SLAB_BYTES / PAGE_MIN <= 32);

@@ -20,10 +20,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Whether the heap is so large that granules become huge.
     fn is_large(&self) -> bool {
-        let (grain, live) = (self.map.grain() as usize, self.tally.live());
+        let (grain, above) = (self.map.grain() as usize, self.settings.huge_above.load(Relaxed));
         grain > 0
-            && live >= self.settings.huge_above.load(Relaxed)
-            && self.tally.mapped() <= HUGE_UP_TO
+            && (above..=HUGE_UP_TO).contains(&self.tally.mapped())
+            && self.tally.live() >= above
             && self.idle_bound_pages() >= GRANULES_IN_BOUND * grain
     }
 

@@ -119,13 +119,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         purged
     }
 
-    /// Runs `section` with the slabs of `class` locked, and publishes how many idle pages they have.
+    /// Runs `section` with the slabs of `class` locked, and publishes their gauges.
     pub(crate) fn with_slabs<R>(&self, class: Class, section: impl FnOnce(&mut Slabs) -> R) -> R {
         self.slabs[class].with(|slabs| {
-            let idle = slabs.idle_pages;
             let result = section(slabs);
             slabs.note_low();
-            self.tally.idle_pages_changed(idle, slabs.idle_pages);
+            self.tally.set_slabs(class, slabs.blocks_out, slabs.idle_pages);
             result
         })
     }

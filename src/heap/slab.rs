@@ -8,7 +8,7 @@
 //! The record also knows which pages of the slab no block outside lies in: such pages, while they are resident, are
 //! counted, and can be purged without the slab being whole.
 
-use super::class::{Class, SLAB_PAGES_MAX, TARGET_MAX};
+use super::class::{Class, TARGET_MAX};
 use super::list::{Block, List};
 use super::map::Page;
 use crate::fatal::{Fatal, die};
@@ -38,10 +38,14 @@ pub(crate) struct Slab {
     first: Page,
     class: Class,
     page_shift: u32,
+    pages: u32,
     /// The address of block 0.
     base: usize,
-    /// Blocks in the slab.
+    /// Blocks in the slab, and in a page at the least.
     blocks: u32,
+    blocks_in_page: u32,
+    /// The number of free blocks, less one, shifted by this is the slab's bin.
+    bin_shift: u32,
     /// Set bits.
     free: Cell<u32>,
     /// No word below this one has a set bit.
@@ -56,17 +60,22 @@ pub(crate) struct Slab {
     queued: Cell<bool>,
     /// Bit `i` is set iff page `i` may hold anything but zeros.
     touched: Cell<u32>,
-    /// Bit `i` is set iff no block outside lies in page `i`: iff `out[i]` is 0.
+    /// Bit `i` is set iff no block outside lies, wholly or partly, in page `i`.
     empty: Cell<u32>,
-    /// Blocks outside that lie in page `i`, wholly or partly.
-    out: [Cell<u16>; SLAB_PAGES_MAX],
 }
 
-/// What a slab adds to the gauges of its class.
-#[derive(Clone, Copy, Debug)]
+/// What a slab adds to the gauges of its class, as bits of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Gauge {
-    idle: u32,
-    untouched: u32,
+    touched: u32,
+    empty: u32,
+}
+
+impl Gauge {
+    /// Pages that are resident for no block outside.
+    const fn idle(self) -> u32 {
+        (self.touched & self.empty).count_ones()
+    }
 }
 
 /// A slab's record by its address. Records are never unmapped while their heap lives.
@@ -117,8 +126,12 @@ impl SlabRef {
             first,
             class,
             page_shift,
+            pages: pages as u32,
             base,
             blocks,
+            blocks_in_page: ((1 << page_shift) / class.size()) as u32,
+            // As many bins as the blocks fill at a power of two of blocks each.
+            bin_shift: blocks.next_power_of_two().trailing_zeros().saturating_sub(BINS.trailing_zeros()),
             free: Cell::new(blocks),
             hint: Cell::new(0),
             place: Cell::new(Place::Full),
@@ -129,7 +142,6 @@ impl SlabRef {
             queued: Cell::new(false),
             touched: Cell::new(dirty),
             empty: Cell::new(u32::MAX >> (32 - pages)),
-            out: [const { Cell::new(0) }; SLAB_PAGES_MAX],
         };
         let slab = Self(at.cast());
         // SAFETY: the caller gives the memory.
@@ -171,7 +183,7 @@ impl Slab {
     }
 
     pub(crate) fn pages(&self) -> u32 {
-        self.class.slab_pages(self.page_shift) as u32
+        self.pages
     }
 
     /// Pages that may hold anything but zeros, as bits.
@@ -183,52 +195,26 @@ impl Slab {
     #[inline]
     pub(crate) fn index_of(&self, address: usize) -> Option<u32> {
         let offset = address.wrapping_sub(self.base);
-        if offset >= (self.pages() as usize) << self.page_shift {
+        if offset >= (self.pages as usize) << self.page_shift {
             return None;
         }
         let index = self.class.block_at(offset);
         (index < self.blocks as usize && index * self.class.size() == offset).then_some(index as u32)
     }
 
-    /// The pages that block `index` lies in: the first, and the last, which is the same or the next.
+    /// The pages that the block at `offset` lies in, as bits: one, or two neighbours.
     #[inline(always)]
-    fn pages_of(&self, index: u32) -> (usize, usize) {
-        let offset = index as usize * self.class.size();
-        let first = offset >> self.page_shift;
-        (first % SLAB_PAGES_MAX, ((offset + self.class.size() - 1) >> self.page_shift) % SLAB_PAGES_MAX)
-    }
-
-    #[inline(always)]
-    fn page_out(&self, page: usize) {
-        let out = &self.out[page];
-        out.set(out.get() + 1);
-        self.empty.set(self.empty.get() & !(1 << page));
-        self.touched.set(self.touched.get() | 1 << page);
-    }
-
-    #[inline(always)]
-    fn page_back(&self, page: usize) {
-        let out = &self.out[page];
-        out.set(out.get() - 1);
-        if out.get() == 0 {
-            self.empty.set(self.empty.get() | 1 << page);
-        }
-    }
-
-    /// Pages that are resident for no block outside.
-    fn idle(&self) -> u32 {
-        (self.touched.get() & self.empty.get()).count_ones()
+    fn pages_at(&self, offset: usize) -> u32 {
+        1 << (offset >> self.page_shift) | 1 << ((offset + self.class.size() - 1) >> self.page_shift)
     }
 
     fn gauge(&self) -> Gauge {
-        Gauge { idle: self.idle(), untouched: self.pages() - self.touched.get().count_ones() }
+        Gauge { touched: self.touched.get(), empty: self.empty.get() }
     }
 
     /// The bin for the present number of free blocks.
     fn bin(&self) -> u8 {
-        // As many bins as the blocks fill at a power of two of blocks each.
-        let width = self.blocks.next_power_of_two().trailing_zeros().saturating_sub(BINS.trailing_zeros());
-        ((self.free.get() - 1) >> width) as u8
+        ((self.free.get() - 1) >> self.bin_shift) as u8
     }
 }
 
@@ -237,15 +223,15 @@ impl SlabRef {
     fn let_out(self, want: usize, out: &mut Batch) {
         let size = self.class.size();
         let words = words(self.blocks as usize) as u32;
-        let (mut at, mut left) = (self.hint.get(), want);
+        let (mut at, mut left, mut pages) = (self.hint.get(), want, 0);
         while at < words {
             let mut bits = self.word(at).get();
             while bits != 0 && left > 0 {
-                let index = at * 64 + bits.trailing_zeros();
+                let offset = (at * 64 + bits.trailing_zeros()) as usize * size;
                 bits &= bits - 1;
                 left -= 1;
-                self.count_out(index);
-                out.push(self.base + index as usize * size);
+                pages |= self.pages_at(offset);
+                out.push(self.base + offset);
             }
             self.word(at).set(bits);
             if left == 0 {
@@ -255,20 +241,13 @@ impl SlabRef {
         }
         self.hint.set(at);
         self.free.set(self.free.get() - (want - left) as u32);
+        self.empty.set(self.empty.get() & !pages);
+        self.touched.set(self.touched.get() | pages);
     }
 
+    /// Takes block `index` back, and returns the pages it lies in, as bits; `look_for_empty` must follow.
     #[inline(always)]
-    fn count_out(&self, index: u32) {
-        let (first, last) = self.pages_of(index);
-        self.page_out(first);
-        if last != first {
-            self.page_out(last);
-        }
-    }
-
-    /// Takes block `index` back.
-    #[inline(always)]
-    fn take_back(self, index: u32) {
+    fn take_back(self, index: u32) -> u32 {
         let (at, bit) = (index / 64, 1u64 << (index % 64));
         let word = self.word(at);
         if word.get() & bit != 0 {
@@ -277,11 +256,36 @@ impl SlabRef {
         word.set(word.get() | bit);
         self.hint.set(self.hint.get().min(at));
         self.free.set(self.free.get() + 1);
-        let (first, last) = self.pages_of(index);
-        self.page_back(first);
-        if last != first {
-            self.page_back(last);
+        self.pages_at(index as usize * self.class.size())
+    }
+
+    /// Notes which of `pages`, to which blocks have come, have all their blocks here now.
+    #[inline]
+    fn look_for_empty(self, pages: u32) {
+        if self.free.get() < self.blocks_in_page {
+            return;
         }
+        let mut left = pages;
+        while left != 0 {
+            let page = left.trailing_zeros();
+            left &= left - 1;
+            if self.is_empty(page) {
+                self.empty.set(self.empty.get() | 1 << page);
+            }
+        }
+    }
+
+    /// Whether all blocks that lie in `page`, wholly or partly, are here.
+    fn is_empty(self, page: u32) -> bool {
+        let begin = (page as usize) << self.page_shift;
+        let first = self.class.block_at(begin) as u32;
+        let last = self.class.block_at(begin + (1 << self.page_shift) - 1) as u32;
+        let end = (last + 1).min(self.blocks);
+        (first / 64..end.div_ceil(64)).all(|at| {
+            let from = u64::MAX << first.saturating_sub(at * 64);
+            let to = u64::MAX >> (64 - (end - at * 64).min(64));
+            self.word(at).get() | !(from & to) == u64::MAX
+        })
     }
 }
 
@@ -326,24 +330,29 @@ impl Batch {
 
 /// Up to a list's blocks on their way down: each one's slab and its place there, looked up before the lock is taken.
 pub(crate) struct Returns {
-    blocks: [Option<(SlabRef, u32)>; TARGET_MAX],
+    blocks: [MaybeUninit<(SlabRef, u32)>; TARGET_MAX],
     len: usize,
 }
 
 impl Returns {
     pub(crate) const fn new() -> Self {
-        Self { blocks: [None; TARGET_MAX], len: 0 }
+        Self { blocks: [MaybeUninit::uninit(); TARGET_MAX], len: 0 }
     }
 
     pub(crate) fn push(&mut self, slab: SlabRef, index: u32) {
         if let Some(slot) = self.blocks.get_mut(self.len) {
-            *slot = Some((slab, index));
+            slot.write((slab, index));
             self.len += 1;
         }
     }
 
     pub(crate) const fn is_full(&self) -> bool {
         self.len == TARGET_MAX
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (SlabRef, u32)> {
+        // SAFETY: the first `len` are written.
+        self.blocks.iter().take(self.len).map(|slot| unsafe { slot.assume_init() })
     }
 }
 
@@ -365,6 +374,8 @@ pub(crate) struct Slabs {
     pub(crate) low_idle: u32,
     /// Pages of slabs that have not been touched, or were purged since.
     untouched_pages: u32,
+    /// Blocks let out and not taken back.
+    pub(crate) blocks_out: u64,
     /// Slabs there are.
     pub(crate) count: u64,
     /// Lists filled, lists sorted in, slabs taken from the runs, slabs given back to them.
@@ -385,6 +396,7 @@ impl Slabs {
         idle_pages: 0,
         low_idle: 0,
         untouched_pages: 0,
+        blocks_out: 0,
         count: 0,
         filled_lists: 0,
         sorted_lists: 0,
@@ -403,16 +415,18 @@ impl Slabs {
 
     /// Fills `batch` up to `want` blocks, from the slabs with the fewest free ones.
     pub(crate) fn fill(&mut self, want: usize, batch: &mut Batch) {
+        let before = batch.len();
         while batch.len() < want {
             let bin = self.filled.trailing_zeros() as usize;
             let Some(slab) = self.bins.get(bin).copied().flatten() else {
-                return;
+                break;
             };
             let gauge = slab.gauge();
             slab.let_out(want - batch.len(), batch);
             self.settle(slab, gauge);
         }
-        self.filled_lists += 1;
+        self.blocks_out += (batch.len() - before) as u64;
+        self.filled_lists += u64::from(batch.len() == want);
     }
 
     /// Fills `batch` up to `want` blocks, with `fresh` from the runs if need be. False if other slabs sufficed, to which
@@ -430,18 +444,20 @@ impl Slabs {
     /// Takes blocks back. Returns the slabs that are whole again, linked by `next`: they are the caller's.
     pub(crate) fn sort(&mut self, returns: &Returns) -> Option<SlabRef> {
         let mut whole = None;
-        let mut blocks = returns.blocks.iter().take(returns.len).flatten().peekable();
-        while let Some(&(slab, index)) = blocks.next() {
+        let mut blocks = returns.iter().peekable();
+        while let Some((slab, index)) = blocks.next() {
             let gauge = slab.gauge();
-            slab.take_back(index);
-            while let Some(&(_, index)) = blocks.next_if(|(same, _)| *same == slab) {
-                slab.take_back(index);
+            let mut pages = slab.take_back(index);
+            while let Some((_, index)) = blocks.next_if(|(same, _)| *same == slab) {
+                pages |= slab.take_back(index);
             }
+            slab.look_for_empty(pages);
             if self.settle(slab, gauge) {
                 slab.next.set(whole);
                 whole = Some(slab);
             }
         }
+        self.blocks_out -= returns.len as u64;
         self.sorted_lists += 1;
         whole
     }
@@ -451,8 +467,8 @@ impl Slabs {
         self.slabs_taken += 1;
         self.count += 1;
         self.insert(slab);
-        self.idle_pages += slab.gauge().idle;
-        self.untouched_pages += slab.gauge().untouched;
+        self.idle_pages += slab.gauge().idle();
+        self.untouched_pages += slab.pages - slab.touched.get().count_ones();
         self.queue(slab);
     }
 
@@ -462,8 +478,11 @@ impl Slabs {
         if slab.place.get() == Place::Purging {
             return false;
         }
-        self.idle_pages = self.idle_pages + slab.gauge().idle - before.idle;
-        self.untouched_pages = self.untouched_pages + slab.gauge().untouched - before.untouched;
+        let now = slab.gauge();
+        if now != before {
+            self.idle_pages = self.idle_pages + now.idle() - before.idle();
+            self.untouched_pages = self.untouched_pages + before.touched.count_ones() - now.touched.count_ones();
+        }
         if slab.free.get() == slab.blocks {
             self.discharge(slab);
             return true;
@@ -474,7 +493,7 @@ impl Slabs {
             self.remove(slab);
             self.insert(slab);
         }
-        if slab.idle() > 0 {
+        if now.touched & now.empty != 0 {
             self.queue(slab)
         } else {
             self.unqueue(slab)
@@ -486,8 +505,8 @@ impl Slabs {
     fn discharge(&mut self, slab: SlabRef) {
         self.remove(slab);
         self.unqueue(slab);
-        self.idle_pages -= slab.gauge().idle;
-        self.untouched_pages -= slab.gauge().untouched;
+        self.idle_pages -= slab.gauge().idle();
+        self.untouched_pages -= slab.pages - slab.touched.get().count_ones();
         self.slabs_given += 1;
         self.count -= 1;
     }
@@ -527,7 +546,7 @@ impl Slabs {
 
     /// Puts a slab with idle pages last among those to purge, if it is not there.
     fn queue(&mut self, slab: SlabRef) {
-        if slab.queued.get() || slab.idle() == 0 {
+        if slab.queued.get() || slab.touched.get() & slab.empty.get() == 0 {
             return;
         }
         slab.queued.set(true);
@@ -560,7 +579,7 @@ impl Slabs {
         let slab = self.soonest?;
         self.unqueue(slab);
         self.remove(slab);
-        self.idle_pages -= slab.idle();
+        self.idle_pages -= slab.gauge().idle();
         slab.place.set(Place::Purging);
         Some((slab, slab.touched.get() & slab.empty.get()))
     }
@@ -570,7 +589,7 @@ impl Slabs {
     pub(crate) fn end_purge(&mut self, slab: SlabRef, purged: u32) -> bool {
         slab.touched.set(slab.touched.get() & !purged);
         slab.place.set(Place::Full);
-        self.idle_pages += slab.idle();
+        self.idle_pages += slab.gauge().idle();
         self.untouched_pages += purged.count_ones();
         self.settle(slab, slab.gauge())
     }

@@ -19,6 +19,9 @@ use core::ptr::{NonNull, null_mut};
 /// Bytes taken from the runs at a time for slab records.
 const RECORD_BYTES: usize = 64 << 10;
 
+/// Sorted lists of a class between two looks at the idle bound, if nothing else calls for one.
+const SORTS_PER_LOOK: u64 = 16;
+
 /// Memory for slab records: what is left of the newest run taken for them.
 #[derive(Debug)]
 pub(crate) struct Records {
@@ -116,7 +119,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// A list from the depot, or from the slabs.
     fn fetch(&self, class: Class) -> Option<List> {
         let target = self.target(class);
-        let list = self.with_depot(class, |depot| depot.take(target));
+        // An old answer costs a trip to the slabs, or one that finds the depot empty.
+        let list = if self.tally.has_depot(class) { self.with_depot(class, |depot| depot.take(target)) } else { None };
         list.map(twin::shorten).or_else(|| self.fill(class, target as usize))
     }
 
@@ -227,21 +231,28 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 self.keep_idle_bound();
             }
         }
-        self.tally.lent(batch.len() * class.size());
         let list = batch.into_list();
         (!list.is_empty()).then_some(list)
     }
 
     /// Sorts a list into the slabs its blocks are of. O(its length).
     pub(crate) fn sort(&self, class: Class, list: List) {
-        let mut list = list;
-        self.tally.returned(list.len() as usize * class.size());
+        let (mut list, mut look) = (list, false);
         while !list.is_empty() {
             let returns = self.look_up(class, &mut list);
-            let whole = self.with_slabs(class, |slabs| slabs.sort(&returns));
+            let (whole, news) = self.with_slabs(class, |slabs| {
+                let idle = slabs.idle_pages;
+                let whole = slabs.sort(&returns);
+                // The bound also falls with what is live: now and then is enough for that.
+                let in_turn = slabs.sorted_lists.is_multiple_of(SORTS_PER_LOOK);
+                (whole, whole.is_some() || slabs.idle_pages > idle || in_turn)
+            });
+            look |= news;
             chain(whole).for_each(|slab| self.give_slab_back(slab));
         }
-        self.keep_idle_bound();
+        if look {
+            self.keep_idle_bound();
+        }
     }
 
     /// Finds the slabs of the next blocks of `list`.
