@@ -29,8 +29,6 @@ pub(crate) struct Tally {
     run_bytes: AtomicUsize,
     /// Pages of free runs that may be resident.
     dirty_pages: AtomicUsize,
-    /// Pages that full lists of caches lie in, at the most; it lags by a few for each cache.
-    full_pages: AtomicUsize,
     /// Bytes from the source.
     mapped: AtomicUsize,
     relocations: AtomicU64,
@@ -54,7 +52,6 @@ impl Tally {
                 classes: array_of!(Gauges::new()),
                 run_bytes: AtomicUsize::new(0),
                 dirty_pages: AtomicUsize::new(0),
-                full_pages: AtomicUsize::new(0),
                 mapped: AtomicUsize::new(0),
                 relocations: AtomicU64::new(0),
                 purged_in_slabs: AtomicU64::new(0),
@@ -105,16 +102,6 @@ impl Tally {
         self.idle_pages() + self.dirty_pages.load(Relaxed)
     }
 
-    pub(crate) fn full_pages_changed(&self, before: u32, after: u32) {
-        self.full_pages.fetch_add((after as usize).wrapping_sub(before as usize), Relaxed);
-    }
-
-    /// After a fork, in the child: only the forking thread's full lists are left.
-    #[cfg(feature = "std")]
-    pub(crate) fn forget_full_pages(&self, left: u32) {
-        self.full_pages.store(left as usize, Relaxed);
-    }
-
     /// Called with the lock of the depot.
     pub(crate) fn set_depot_pages(&self, class: Class, pages: u32) {
         self.gauges(class).depot_pages.store(pages, Relaxed);
@@ -124,11 +111,6 @@ impl Tally {
     #[inline]
     pub(crate) fn has_depot(&self, class: Class) -> bool {
         self.gauges(class).depot_pages.load(Relaxed) > 0
-    }
-
-    /// Pages that lists in caches and the depot lie in. O(classes).
-    pub(crate) fn listed_pages(&self) -> usize {
-        self.full_pages.load(Relaxed) + self.depot_pages()
     }
 
     /// Pages that lists in the depot lie in. O(classes).

@@ -5,6 +5,9 @@
 //! from there, always a list of `target` blocks at a time. So after a trip to the depot `main` and `aux` hold at least
 //! `target` blocks and have room for at least `target` more: the next `target` operations stay here.
 //!
+//! The full lists lie in slots that the purger may empty: it sorts those that their thread has not touched for a while. So
+//! a cache may hold many while it is busy, and pins little when it rests.
+//!
 //! Beside them a list for each run length up to [`PAGE_LISTS`] pages: it keeps freed runs within a common budget of
 //! pages, for the next request of that length.
 //!
@@ -14,19 +17,22 @@
 use super::class::{CLASSES, Class, TARGET_MAX};
 use super::depot::Depot;
 use super::list::{Block, List};
-use crate::sync::{AtomicU32, AtomicU64, Relaxed, array_of};
+use crate::sync::{Acquire, AtomicPtr, AtomicU32, AtomicU64, Relaxed, Release, array_of};
 use core::cell::Cell;
+use core::ptr::{NonNull, null_mut};
 
 /// Run lengths that have a list, in pages.
 pub(crate) const PAGE_LISTS: usize = 16;
 /// Bytes that the run lists of one thread hold together, at the most.
 const RUN_BYTES: usize = 256 << 10;
 /// Full lists of one class beside `main`, at the most.
-const AUX_MAX: usize = 8;
-/// Bytes of the pages of full lists up to which a class may have more than one of them.
-const FULL_BYTES: usize = 512 << 10;
-/// By how many pages the full lists must have changed before the heap is told.
-const NEWS: u32 = 16;
+const SLOTS: usize = 16;
+/// Bytes of the pages of full lists up to which a class may have more than one of them: where a purger comes, and where
+/// none does.
+const FULL_BYTES: usize = 4 << 20;
+const FULL_BYTES_ALONE: usize = 512 << 10;
+/// Bytes of the pages of full lists from which on a purger is wanted.
+const FULL_BYTES_IDLE: usize = 256 << 10;
 /// Trips to the depot between two looks at whether a class holds more than it needs.
 const TRIPS_PER_LOOK: u32 = 32;
 
@@ -94,31 +100,73 @@ const fn run_index(pages: usize) -> usize {
     (pages - 1) % PAGE_LISTS
 }
 
+/// Bytes of pages of full lists.
+const fn full_bytes(purger: bool) -> usize {
+    if purger { FULL_BYTES } else { FULL_BYTES_ALONE }
+}
+
 /// Adds to a counter that only this thread writes.
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed) + by, Relaxed);
 }
 
+/// A place for a full list, whose owner fills it, and which its owner or the purger empties.
+#[derive(Debug)]
+struct Slot {
+    /// The first block; null if there is no list.
+    head: AtomicPtr<u8>,
+    /// The pages it lies in at the most, and how many looks the purger had had when it came. For the purger, who may be late
+    /// and see those of a later list.
+    pages: AtomicU32,
+    look: AtomicU32,
+}
+
+impl Slot {
+    crate::sync::const_unless_loom! {
+        fn new() -> Self {
+            Self { head: AtomicPtr::new(null_mut()), pages: AtomicU32::new(0), look: AtomicU32::new(0) }
+        }
+    }
+
+    /// By the owner, into an empty slot.
+    fn put(&self, list: List, pages: u32, look: u32) {
+        self.pages.store(pages, Relaxed);
+        self.look.store(look, Relaxed);
+        let head = list.into_parts().0.map_or(null_mut(), Block::as_ptr);
+        // Release: publishes the links of the list; pairs with the exchange in `take`.
+        self.head.store(head, Release);
+    }
+
+    /// Takes the list, of `len` blocks, unless somebody else has.
+    fn take(&self, len: u32) -> Option<List> {
+        // Acquire: the links of the list are there.
+        let head = NonNull::new(self.head.swap(null_mut(), Acquire))?;
+        // SAFETY: the head of a list that was put here, and that nobody else can take any more.
+        Some(List::from_parts(Some(unsafe { Block::from_raw(head) }), len))
+    }
+}
+
 /// What a class of a cache has beside its `main` list.
 #[derive(Debug)]
 struct Side {
-    /// The paper's `target`; 0 until a heap adopts the cache.
-    target: Cell<u32>,
-    /// Full lists, the oldest first.
-    full: [Cell<Option<Block>>; AUX_MAX],
-    /// For each full list, the pages it lies in at the most.
-    pages: [Cell<u32>; AUX_MAX],
-    /// Full lists there are.
-    len: Cell<usize>,
+    /// The paper's `target`; 0 until a heap adopts the cache. Written once; the purger reads it.
+    target: AtomicU32,
+    /// Slots in a ring: those from `oldest` to `newest`, modulo `SLOTS`, hold full lists, or held them until the purger
+    /// came; the others are empty.
+    slots: [Slot; SLOTS],
+    oldest: Cell<u32>,
+    newest: Cell<u32>,
     /// Blocks in `main` and the full lists, when they were last counted.
     held: AtomicU32,
-    /// Full lists there may be; from 1 to `AUX_MAX` once adopted.
-    limit: Cell<usize>,
+    /// Full lists there may be; from 1 to `SLOTS` once adopted.
+    limit: Cell<u32>,
     /// The fewest full lists since the last look.
-    low: Cell<usize>,
+    low: Cell<u32>,
     /// Blocks received from below, and blocks handed down.
     taken: AtomicU64,
     given: AtomicU64,
+    /// Blocks that the purger took: handed down, too.
+    stolen: AtomicU64,
     /// Trips to the depot for a list, and with one.
     trips_in: AtomicU64,
     trips_out: AtomicU64,
@@ -128,45 +176,60 @@ impl Side {
     crate::sync::const_unless_loom! {
         fn new() -> Self {
             Self {
-                target: Cell::new(0),
+                target: AtomicU32::new(0),
                 held: AtomicU32::new(0),
-                full: [const { Cell::new(None) }; AUX_MAX],
-                pages: [const { Cell::new(0) }; AUX_MAX],
-                len: Cell::new(0),
+                slots: array_of!(Slot::new()),
+                oldest: Cell::new(0),
+                newest: Cell::new(0),
                 limit: Cell::new(0),
                 low: Cell::new(0),
                 taken: AtomicU64::new(0),
                 given: AtomicU64::new(0),
+                stolen: AtomicU64::new(0),
                 trips_in: AtomicU64::new(0),
                 trips_out: AtomicU64::new(0),
             }
         }
     }
 
-    fn len(&self) -> usize {
-        self.len.get()
+    /// Full lists there are, or were until the purger came.
+    fn len(&self) -> u32 {
+        self.newest.get().wrapping_sub(self.oldest.get())
     }
 
-    /// Takes out full list `at`, and the pages it lies in.
-    fn remove(&self, at: usize) -> (List, u32) {
-        let head = self.full[at].take();
-        let pages = self.pages[at].take();
-        let len = self.len() - 1;
-        for i in at..len {
-            self.full[i].set(self.full[i + 1].take());
-            self.pages[i].set(self.pages[i + 1].take());
-        }
-        self.len.set(len);
-        self.low.set(self.low.get().min(len));
-        (List::from_parts(head, self.target.get()), pages)
+    fn target(&self) -> u32 {
+        self.target.load(Relaxed)
     }
 
-    fn append(&self, list: List, pages: u32) {
-        let len = self.len();
-        self.full[len].set(list.into_parts().0);
-        self.pages[len].set(pages);
-        self.len.set(len + 1);
+    fn slot(&self, at: u32) -> &Slot {
+        &self.slots[at as usize % SLOTS]
     }
+
+    /// Empties the slot at one end of the ring: its list, unless the purger has come before, and its pages.
+    fn remove(&self, end: End) -> (Option<List>, u32) {
+        let at = match end {
+            End::Oldest => self.oldest.replace(self.oldest.get().wrapping_add(1)),
+            End::Newest => {
+                self.newest.set(self.newest.get().wrapping_sub(1));
+                self.newest.get()
+            }
+        };
+        self.low.set(self.low.get().min(self.len()));
+        let slot = self.slot(at);
+        (slot.take(self.target()), slot.pages.load(Relaxed))
+    }
+
+    fn append(&self, list: List, pages: u32, look: u32) {
+        self.slot(self.newest.get()).put(list, pages, look);
+        self.newest.set(self.newest.get().wrapping_add(1));
+    }
+}
+
+/// An end of the ring of full lists.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Oldest,
+    Newest,
 }
 
 /// Whether a cache may be used.
@@ -198,10 +261,10 @@ pub struct Cache {
     /// Runs freed into, and handed down from, the run lists, and allocated past them.
     runs_given: [AtomicU64; PAGE_LISTS],
     runs_taken: [AtomicU64; PAGE_LISTS],
-    /// Pages of all full lists, now and when the heap was last told.
-    full_pages: Cell<u32>,
+    /// Pages of all full lists, those included that the purger has taken unnoticed.
+    full_pages: AtomicU32,
     full_pages_max: Cell<u32>,
-    told_pages: Cell<u32>,
+    full_pages_idle: AtomicU32,
     trips: Cell<u32>,
     looked_at: Cell<usize>,
     /// The neighbours in the heap's registry; under its lock.
@@ -234,9 +297,9 @@ impl Cache {
                 runs_held: array_of!(AtomicU32::new(0)),
                 runs_given: array_of!(AtomicU64::new(0)),
                 runs_taken: array_of!(AtomicU64::new(0)),
-                full_pages: Cell::new(0),
+                full_pages: AtomicU32::new(0),
                 full_pages_max: Cell::new(0),
-                told_pages: Cell::new(0),
+                full_pages_idle: AtomicU32::new(0),
                 trips: Cell::new(0),
                 looked_at: Cell::new(0),
                 older: Cell::new(None),
@@ -281,12 +344,14 @@ impl Cache {
     }
 
     /// Makes an empty cache ready for lists of `target(class)` blocks, in pages of `1 << page_shift` bytes.
-    pub(super) fn open(&self, target: impl Fn(Class) -> u32, page_shift: u32) {
+    /// `purger` says whether one comes.
+    pub(super) fn open(&self, target: impl Fn(Class) -> u32, page_shift: u32, purger: bool) {
         self.run_pages_max.set((RUN_BYTES >> page_shift) as u32);
-        self.full_pages_max.set((FULL_BYTES >> page_shift) as u32);
+        self.full_pages_max.set((full_bytes(purger) >> page_shift) as u32);
+        self.full_pages_idle.store((FULL_BYTES_IDLE >> page_shift) as u32, Relaxed);
         for class in Class::all() {
             let (side, target) = (self.side(class), target(class));
-            side.target.set(target);
+            side.target.store(target, Relaxed);
             side.limit.set(1);
             self.main(class).room.set(target as i32);
         }
@@ -298,34 +363,67 @@ impl Cache {
         for bin in self.mains.iter().chain(&self.runs) {
             bin.room.set(0);
         }
-        self.sides.iter().for_each(|side| side.target.set(0));
+        self.sides.iter().for_each(|side| side.target.store(0, Relaxed));
         self.publish_all();
         self.state.set(State::Dead);
     }
 
     /// When `main` is empty: lets the newest full list become `main`.
     pub(super) fn promote(&self, class: Class) -> bool {
+        self.remove_full(class, End::Newest).is_some_and(|list| {
+            self.set_main(class, list);
+            true
+        })
+    }
+
+    /// Takes the list at that end of the full ones.
+    fn remove_full(&self, class: Class, end: End) -> Option<List> {
         let side = self.side(class);
-        let Some(newest) = side.len().checked_sub(1) else {
-            return false;
-        };
-        let (list, _) = self.remove_full(class, newest);
-        self.set_main(class, list);
-        true
+        while side.len() > 0 {
+            let (list, pages) = side.remove(end);
+            self.full_pages.store(self.full_pages.load(Relaxed) - pages, Relaxed);
+            if list.is_some() {
+                return list;
+            }
+        }
+        None
     }
 
-    /// Takes out full list `at` of `class`, and the pages it lies in.
-    fn remove_full(&self, class: Class, at: usize) -> (List, u32) {
-        let (list, pages) = self.side(class).remove(at);
-        self.full_pages.set(self.full_pages.get() - pages);
-        (list, pages)
+    /// Whether the full lists pin so much that a purger should look after them, as far as the owner knows. Any thread may
+    /// ask, with the registry's lock held.
+    pub(super) fn wants_purger(&self) -> bool {
+        self.full_pages.load(Relaxed) > self.full_pages_idle.load(Relaxed)
     }
 
-    /// By how much the pages of full lists have changed since this last said so, once that is worth saying: before and
-    /// after.
-    pub(super) fn news(&self) -> Option<(u32, u32)> {
-        let (told, now) = (self.told_pages.get(), self.full_pages.get());
-        (told.abs_diff(now) >= NEWS || now == 0 && told > 0).then(|| (self.told_pages.replace(now), now))
+    /// By the owner: takes note of what the purger has taken. O(classes).
+    #[cold]
+    pub(super) fn recount(&self) {
+        let mut pages = 0;
+        for slot in self.sides.iter().flat_map(|side| &side.slots) {
+            if slot.head.load(Relaxed).is_null() {
+                slot.pages.store(0, Relaxed);
+            }
+            pages += slot.pages.load(Relaxed);
+        }
+        self.full_pages.store(pages, Relaxed);
+    }
+
+    /// By the purger, with the registry's lock: takes a full list that came before look `look` ended.
+    pub(super) fn steal(&self, look: u32) -> Option<(Class, List)> {
+        for class in Class::all() {
+            let side = self.side(class);
+            let is_old = |slot: &&Slot| {
+                !slot.head.load(Relaxed).is_null() && look.wrapping_sub(slot.look.load(Relaxed)) as i32 > 0
+            };
+            for slot in side.slots.iter().filter(is_old) {
+                if let Some(list) = slot.take(side.target()) {
+                    bump(&side.stolen, u64::from(list.len()));
+                    side.held.store(side.held.load(Relaxed).saturating_sub(list.len()), Relaxed);
+                    return Some((class, list));
+                }
+            }
+        }
+        None
     }
 
     /// When `main` is empty: lets `list`, of at most `target` blocks, become `main`.
@@ -337,67 +435,60 @@ impl Cache {
     }
 
     fn set_main(&self, class: Class, list: List) {
-        let room = self.side(class).target.get() - list.len();
+        let room = self.side(class).target() - list.len();
         self.main(class).head.set(list.into_parts().0);
         self.main(class).room.set(room as i32);
         self.publish(class);
     }
 
-    /// The pages of full lists that the heap was last told of.
-    #[cfg(feature = "std")]
-    pub(super) fn told_pages(&self) -> u32 {
-        self.told_pages.get()
-    }
-
-    /// After a push without room: makes `main`, which is full, a full list beside it, and returns the list that must
-    /// leave for that, if one must, with the pages it lies in.
-    pub(super) fn make_room(&self, class: Class, page_shift: u32) -> Option<(List, u32)> {
+    /// After a push without room: makes `main`, which is full, a full list beside it, at look `look` of the purger's, and
+    /// returns the list that must leave for that, if one must, with the pages it lies in at the most if they were counted.
+    pub(super) fn make_room(&self, class: Class, page_shift: u32, look: u32) -> Option<List> {
         let side = self.side(class);
-        let spent = self.full_pages.get() >= self.full_pages_max.get();
+        let spent = self.full_pages.load(Relaxed) >= self.full_pages_max.get();
         if spent && side.len() > 1 {
-            return Some(self.pass_main_on(class, page_shift));
+            return Some(self.pass_main_on(class));
         }
         // Where the budget is spent, `main` may only follow as the first full list, which every class may have.
         let full = side.len() >= side.limit.get() || spent && side.len() > 0;
-        let evicted = full.then(|| self.evict(class));
+        let evicted = if full { self.evict(class) } else { None };
         let main = self.take_main(class);
         let pages = pages_of(&main, class, page_shift);
-        self.full_pages.set(self.full_pages.get() + pages);
-        side.append(main, pages);
+        self.full_pages.store(self.full_pages.load(Relaxed) + pages, Relaxed);
+        side.append(main, pages, look);
         self.publish(class);
         evicted
     }
 
     /// Takes `main`, which is full, out to leave the cache: one more full list would go beyond the budget.
-    fn pass_main_on(&self, class: Class, page_shift: u32) -> (List, u32) {
+    fn pass_main_on(&self, class: Class) -> List {
         let (side, list) = (self.side(class), self.take_main(class));
         side.limit.set(side.len());
         bump(&side.given, u64::from(list.len()));
         bump(&side.trips_out, 1);
         self.publish(class);
-        let pages = pages_of(&list, class, page_shift);
-        (list, pages)
+        list
     }
 
     /// Takes the oldest full list out, and lets the class hold one more from now on if the budget allows.
-    fn evict(&self, class: Class) -> (List, u32) {
+    fn evict(&self, class: Class) -> Option<List> {
         let side = self.side(class);
         let oldest = self.remove_oldest(class);
-        let more = side.limit.get() < AUX_MAX && self.full_pages.get() < self.full_pages_max.get();
-        side.limit.set(side.len() + 1 + usize::from(more));
-        bump(&side.trips_out, 1);
+        let more = side.limit.get() < SLOTS as u32 && self.full_pages.load(Relaxed) < self.full_pages_max.get();
+        side.limit.set(side.len() + 1 + u32::from(more));
+        bump(&side.trips_out, u64::from(oldest.is_some()));
         oldest
     }
 
-    fn remove_oldest(&self, class: Class) -> (List, u32) {
-        let (list, pages) = self.remove_full(class, 0);
+    fn remove_oldest(&self, class: Class) -> Option<List> {
+        let list = self.remove_full(class, End::Oldest)?;
         bump(&self.side(class).given, u64::from(list.len()));
-        (list, pages)
+        Some(list)
     }
 
     /// Takes all of `main`; what is left has room for `target`.
     fn take_main(&self, class: Class) -> List {
-        let (bin, target) = (self.main(class), self.side(class).target.get());
+        let (bin, target) = (self.main(class), self.side(class).target());
         let room = bin.room.replace(target as i32).max(0) as u32;
         List::from_parts(bin.head.take(), target - room)
     }
@@ -415,7 +506,7 @@ impl Cache {
 
     /// Every `TRIPS_PER_LOOK`-th call: a full list of the next class in turn, if that class has held it, unused, since
     /// it was last looked at.
-    pub(super) fn shrink(&self) -> Option<(Class, (List, u32))> {
+    pub(super) fn shrink(&self) -> Option<(Class, List)> {
         let trips = self.trips.get().wrapping_add(1);
         self.trips.set(trips);
         if !trips.is_multiple_of(TRIPS_PER_LOOK) {
@@ -428,15 +519,15 @@ impl Cache {
         if unused < 2 {
             return None;
         }
-        let oldest = self.remove_oldest(class);
-        side.limit.set(side.len());
+        let oldest = self.remove_oldest(class)?;
+        side.limit.set(side.len().max(1));
         Some((class, oldest))
     }
 
     /// The next list of `class` on the way to an empty cache: full ones first, then what is left in `main`.
     pub(super) fn drain(&self, class: Class) -> Option<List> {
         let side = self.side(class);
-        let list = if side.len() > 0 { self.remove_full(class, side.len() - 1).0 } else { self.take_main(class) };
+        let list = self.remove_full(class, End::Newest).unwrap_or_else(|| self.take_main(class));
         bump(&side.given, u64::from(list.len()));
         self.publish(class);
         (!list.is_empty()).then_some(list)
@@ -505,17 +596,18 @@ impl Cache {
 
     /// Pages that a cache pins at the most, whatever the pattern: one for each block it may hold, those of further full
     /// lists (the one that reaches their budget included), and those of the run lists.
-    pub(super) fn pages_max(target: impl Fn(Class) -> u32, page_shift: u32) -> usize {
+    pub(super) fn pages_max(target: impl Fn(Class) -> u32, page_shift: u32, purger: bool) -> usize {
         let blocks: u32 = Class::all().map(|class| 2 * target(class)).sum();
-        blocks as usize + TARGET_MAX + (FULL_BYTES >> page_shift) + (RUN_BYTES >> page_shift)
+        blocks as usize + 2 * TARGET_MAX + (full_bytes(purger) >> page_shift) + (RUN_BYTES >> page_shift)
     }
 
     /// Says how many blocks of `class` the cache holds. Called on the slow paths, so what others see lags by less than a
     /// list.
     fn publish(&self, class: Class) {
         let (side, room) = (self.side(class), self.main(class).room.get().max(0) as u32);
-        let target = side.target.get();
-        side.held.store(target.saturating_sub(room) + side.len() as u32 * target, Relaxed);
+        let target = side.target();
+        let full = side.slots.iter().filter(|slot| !slot.head.load(Relaxed).is_null()).count();
+        side.held.store(target.saturating_sub(room) + full as u32 * target, Relaxed);
     }
 
     /// Says what the cache holds of everything: for the owner, before it asks for statistics.
@@ -537,7 +629,7 @@ impl Cache {
         CacheCounts {
             allocs: bin.allocs.load(Relaxed),
             taken: side.taken.load(Relaxed),
-            given: side.given.load(Relaxed),
+            given: side.given.load(Relaxed) + side.stolen.load(Relaxed),
             held: u64::from(side.held.load(Relaxed)),
             trips_in: side.trips_in.load(Relaxed),
             trips_out: side.trips_out.load(Relaxed),

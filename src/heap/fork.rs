@@ -49,7 +49,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         // A thread that was opening the heap is not here to end it.
         let _ = self.phase.compare_exchange(OPENING, CLOSED, Relaxed, Relaxed);
         self.registry.with(|registry| registry.keep_only(own));
-        self.tally.forget_full_pages(own.map_or(0, Cache::told_pages));
     }
 }
 

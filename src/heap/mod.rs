@@ -105,6 +105,8 @@ pub struct Engine<S, L> {
     records: Locked<Records, L>,
     registry: Locked<Registry, L>,
     tally: Tally,
+    /// How often the purger has looked.
+    looks: AtomicU32,
     source: S,
 }
 
@@ -156,6 +158,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 records: Locked::new(Rank::Records, Records::EMPTY),
                 registry: Locked::new(Rank::Registry, Registry { newest: None, caches: 0, departed: Counts::ZERO }),
                 tally: Tally::new(),
+                looks: AtomicU32::new(0),
                 source,
             }
         }
@@ -219,7 +222,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Bytes of pages that the cached free blocks of one thread pin at the most, whatever the pattern of calls.
     #[must_use]
     pub fn cache_bytes_max(&self) -> usize {
-        Cache::pages_max(|class| self.target(class), self.map.page_shift()) << self.map.page_shift()
+        let purger = self.source.has_purger();
+        Cache::pages_max(|class| self.target(class), self.map.page_shift(), purger) << self.map.page_shift()
     }
 
     /// Bytes of pages that the free blocks in the depot pin at the most, whatever the pattern of calls.
@@ -233,7 +237,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// # Safety
     /// - `cache` is fresh, stays where it is until `detach`, and is used by one thread at a time.
     pub unsafe fn attach(&self, cache: &Cache) {
-        cache.open(|class| self.target(class), self.map.page_shift());
+        cache.open(|class| self.target(class), self.map.page_shift(), self.source.has_purger());
         self.registry.with(|registry| registry.add(cache));
     }
 

@@ -5,18 +5,24 @@
 //! looks without a call the bound holds.
 
 use super::Engine;
+use super::cache::Cache;
 use super::class::Class;
 use super::depot::Depot;
 use super::run::Runs;
 use super::slab::Slabs;
 use crate::lock::RawLock;
 use crate::os::Source;
+use crate::sync::Relaxed;
 use core::mem::replace;
+
+/// Lists taken from caches at a time, while the lock of their registry is held.
+const STEAL: usize = 64;
 
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// One look of the purger's: purges what is retained beyond the idle bound as far as it was retained all the time
     /// since the look before. False if nothing is beyond.
     pub(crate) fn purge_unused(&self) -> bool {
+        let busy = self.sort_unused_caches();
         let in_slabs: u32 = Class::all().map(|class| self.with_slabs(class, unused_in_slabs)).sum();
         let unused = self.with_runs(unused_in_runs) + in_slabs as usize;
         let before = self.tally.retained_pages();
@@ -26,7 +32,33 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             let least = before.min(retained) - unused.min(before).min(retained);
             self.purge_down_to(|| least.max(self.allowed_pages() / 8 * 7));
         }
-        self.is_over_bound()
+        busy || self.is_over_bound()
+    }
+
+    /// Sorts the full lists that lie in caches since before the last look. Whether so much is left, of younger ones, that
+    /// another look is due.
+    fn sort_unused_caches(&self) -> bool {
+        let look = self.looks.fetch_add(1, Relaxed);
+        loop {
+            let mut stolen = [const { None }; STEAL];
+            let mut count = 0;
+            let busy = self.registry.with(|registry| {
+                for cache in registry.caches() {
+                    while let Some(slot) = stolen.get_mut(count) {
+                        *slot = cache.steal(look);
+                        if slot.is_none() {
+                            break;
+                        }
+                        count += 1;
+                    }
+                }
+                registry.caches().any(Cache::wants_purger)
+            });
+            stolen.into_iter().flatten().for_each(|(class, list)| self.sort(class, list));
+            if count < STEAL {
+                return busy;
+            }
+        }
     }
 
     /// Sorts the lists of a depot that nobody wanted since the look before, while the depots are too large.

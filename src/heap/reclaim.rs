@@ -38,9 +38,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Whether more pages are resident and free, or pinned by lists, than the idle bound allows.
     pub(crate) fn is_over_bound(&self) -> bool {
         let (bound, retained) = (self.idle_bound_pages(), self.tally.retained_pages());
-        let is_over = retained + self.excess_pages() > bound - bound / 8;
-        // What full lists of caches pin is theirs: nothing could be done about it.
-        is_over && (retained > bound / 4 || self.depots_are_large())
+        retained + self.excess_pages() > bound - bound / 8
     }
 
     /// Whether the depots pin more than they may when nobody uses them.
@@ -62,12 +60,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Pages that full lists pin beyond what the depot alone may.
     pub(crate) fn excess_pages(&self) -> usize {
-        self.tally.listed_pages().saturating_sub(depot::pages_max(self.map.page_shift()) as usize)
+        self.tally.depot_pages().saturating_sub(depot::pages_max(self.map.page_shift()) as usize)
     }
 
     /// The idle bound of this moment, in pages.
     pub(crate) fn idle_bound_pages(&self) -> usize {
-        let listed = self.tally.listed_pages() << self.map.page_shift();
+        let listed = self.tally.depot_pages() << self.map.page_shift();
         let share = self.tally.live().saturating_sub(listed) / self.settings.idle_share.load(Relaxed).max(1);
         self.settings.idle_bytes.load(Relaxed).max(share) >> self.map.page_shift()
     }

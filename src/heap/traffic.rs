@@ -13,6 +13,7 @@ use super::slab::{Batch, Returns, SlabRef, chain};
 use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
 use crate::os::{Source, Span};
+use crate::sync::Relaxed;
 use crate::twin::{self, Twin};
 use core::ptr::{NonNull, null_mut};
 
@@ -70,7 +71,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             cache.receive(class, list);
             self.trim(cache);
         }
-        self.listen(cache);
         cache.pop(class).map_or(null_mut(), Block::as_ptr)
     }
 
@@ -81,29 +81,33 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if !cache.is_live() {
             return self.free_uncached(cache, class, block);
         }
-        if let Some((list, pages)) = cache.make_room(class, self.map.page_shift()) {
-            self.stow(class, list, pages);
+        if let Some(list) = cache.make_room(class, self.map.page_shift(), self.looks.load(Relaxed)) {
+            self.stow(class, list);
             self.trim(cache);
         }
         if twin::is(Twin::G2) {
             self.flush(cache);
         }
-        self.listen(cache);
+        self.have_looked_after(cache);
         cache.put(class, block);
     }
 
     /// Looks, now and then, whether the cache holds lists it has no use for.
     fn trim(&self, cache: &Cache) {
-        if let Some((class, (list, pages))) = cache.shrink() {
-            self.stow(class, list, pages);
+        if let Some((class, list)) = cache.shrink() {
+            self.stow(class, list);
         }
     }
 
-    /// Takes note of how many pages the cache's full lists lie in.
-    fn listen(&self, cache: &Cache) {
-        if let Some((before, after)) = cache.news() {
-            self.tally.full_pages_changed(before, after);
-            self.keep_idle_bound();
+    /// Sees to it that a purger looks after a cache whose full lists pin much.
+    fn have_looked_after(&self, cache: &Cache) {
+        if !cache.wants_purger() || self.source.is_purger_at_work() {
+            return;
+        }
+        cache.recount();
+        if cache.wants_purger() {
+            // Without one, a cache has fewer lists.
+            let _ = self.source.summon_purger();
         }
     }
 
@@ -130,8 +134,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.fetch(class)
     }
 
-    /// Gives a full list, which lies in `pages` pages, to the depot, or sorts it into the slabs.
-    fn stow(&self, class: Class, list: List, pages: u32) {
+    /// Gives a full list to the depot, or sorts it into the slabs. O(its length).
+    pub(crate) fn stow(&self, class: Class, list: List) {
+        let pages = pages_of(&list, class, self.map.page_shift());
         if pages > Depot::compact_pages(list.len()) {
             return self.sort(class, list);
         }
@@ -173,8 +178,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         list.append(self.with_depot(class, Depot::take_odd));
         while list.len() >= target {
             let full = list.split_off(target);
-            let pages = pages_of(&full, class, self.map.page_shift());
-            self.stow(class, full, pages);
+            self.stow(class, full);
         }
         let pages = pages_of(&list, class, self.map.page_shift());
         let pages_max = class_pages_max(self.map.page_shift());
@@ -191,7 +195,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             }
         }
         self.flush_runs(cache);
-        self.listen(cache);
         self.keep_idle_bound();
     }
 
