@@ -165,8 +165,9 @@ struct Side {
     /// Blocks received from below, and blocks handed down.
     taken: AtomicU64,
     given: AtomicU64,
-    /// Blocks that the purger took: handed down, too.
+    /// Blocks that the purger took, and those of them that the owner has noticed: they are handed down, too.
     stolen: AtomicU64,
+    noticed: AtomicU64,
     /// Trips to the depot for a list, and with one.
     trips_in: AtomicU64,
     trips_out: AtomicU64,
@@ -186,6 +187,7 @@ impl Side {
                 taken: AtomicU64::new(0),
                 given: AtomicU64::new(0),
                 stolen: AtomicU64::new(0),
+                noticed: AtomicU64::new(0),
                 trips_in: AtomicU64::new(0),
                 trips_out: AtomicU64::new(0),
             }
@@ -370,21 +372,22 @@ impl Cache {
 
     /// When `main` is empty: lets the newest full list become `main`.
     pub(super) fn promote(&self, class: Class) -> bool {
-        self.remove_full(class, End::Newest).is_some_and(|list| {
+        self.remove_full(class, End::Newest).is_some_and(|(list, _)| {
             self.set_main(class, list);
             true
         })
     }
 
-    /// Takes the list at that end of the full ones.
-    fn remove_full(&self, class: Class, end: End) -> Option<List> {
+    /// Takes the list at that end of the full ones, and the pages it lies in at the most.
+    fn remove_full(&self, class: Class, end: End) -> Option<(List, u32)> {
         let side = self.side(class);
         while side.len() > 0 {
             let (list, pages) = side.remove(end);
             self.full_pages.store(self.full_pages.load(Relaxed) - pages, Relaxed);
-            if list.is_some() {
-                return list;
+            if let Some(list) = list {
+                return Some((list, pages));
             }
+            bump(&side.noticed, u64::from(side.target()));
         }
         None
     }
@@ -418,7 +421,6 @@ impl Cache {
             for slot in side.slots.iter().filter(is_old) {
                 if let Some(list) = slot.take(side.target()) {
                     bump(&side.stolen, u64::from(list.len()));
-                    side.held.store(side.held.load(Relaxed).saturating_sub(list.len()), Relaxed);
                     return Some((class, list));
                 }
             }
@@ -442,12 +444,12 @@ impl Cache {
     }
 
     /// After a push without room: makes `main`, which is full, a full list beside it, at look `look` of the purger's, and
-    /// returns the list that must leave for that, if one must, with the pages it lies in at the most if they were counted.
-    pub(super) fn make_room(&self, class: Class, page_shift: u32, look: u32) -> Option<List> {
+    /// returns the list that must leave for that, if one must, with the pages it lies in at the most.
+    pub(super) fn make_room(&self, class: Class, page_shift: u32, look: u32) -> Option<(List, u32)> {
         let side = self.side(class);
         let spent = self.full_pages.load(Relaxed) >= self.full_pages_max.get();
         if spent && side.len() > 1 {
-            return Some(self.pass_main_on(class));
+            return Some(self.pass_main_on(class, page_shift));
         }
         // Where the budget is spent, `main` may only follow as the first full list, which every class may have.
         let full = side.len() >= side.limit.get() || spent && side.len() > 0;
@@ -461,17 +463,18 @@ impl Cache {
     }
 
     /// Takes `main`, which is full, out to leave the cache: one more full list would go beyond the budget.
-    fn pass_main_on(&self, class: Class) -> List {
+    fn pass_main_on(&self, class: Class, page_shift: u32) -> (List, u32) {
         let (side, list) = (self.side(class), self.take_main(class));
         side.limit.set(side.len());
         bump(&side.given, u64::from(list.len()));
         bump(&side.trips_out, 1);
         self.publish(class);
-        list
+        let pages = pages_of(&list, class, page_shift);
+        (list, pages)
     }
 
     /// Takes the oldest full list out, and lets the class hold one more from now on if the budget allows.
-    fn evict(&self, class: Class) -> Option<List> {
+    fn evict(&self, class: Class) -> Option<(List, u32)> {
         let side = self.side(class);
         let oldest = self.remove_oldest(class);
         let more = side.limit.get() < SLOTS as u32 && self.full_pages.load(Relaxed) < self.full_pages_max.get();
@@ -480,10 +483,10 @@ impl Cache {
         oldest
     }
 
-    fn remove_oldest(&self, class: Class) -> Option<List> {
-        let list = self.remove_full(class, End::Oldest)?;
+    fn remove_oldest(&self, class: Class) -> Option<(List, u32)> {
+        let (list, pages) = self.remove_full(class, End::Oldest)?;
         bump(&self.side(class).given, u64::from(list.len()));
-        Some(list)
+        Some((list, pages))
     }
 
     /// Takes all of `main`; what is left has room for `target`.
@@ -506,7 +509,7 @@ impl Cache {
 
     /// Every `TRIPS_PER_LOOK`-th call: a full list of the next class in turn, if that class has held it, unused, since
     /// it was last looked at.
-    pub(super) fn shrink(&self) -> Option<(Class, List)> {
+    pub(super) fn shrink(&self) -> Option<(Class, (List, u32))> {
         let trips = self.trips.get().wrapping_add(1);
         self.trips.set(trips);
         if !trips.is_multiple_of(TRIPS_PER_LOOK) {
@@ -527,7 +530,7 @@ impl Cache {
     /// The next list of `class` on the way to an empty cache: full ones first, then what is left in `main`.
     pub(super) fn drain(&self, class: Class) -> Option<List> {
         let side = self.side(class);
-        let list = self.remove_full(class, End::Newest).unwrap_or_else(|| self.take_main(class));
+        let list = self.remove_full(class, End::Newest).map_or_else(|| self.take_main(class), |(list, _)| list);
         bump(&side.given, u64::from(list.len()));
         self.publish(class);
         (!list.is_empty()).then_some(list)
@@ -606,8 +609,7 @@ impl Cache {
     fn publish(&self, class: Class) {
         let (side, room) = (self.side(class), self.main(class).room.get().max(0) as u32);
         let target = side.target();
-        let full = side.slots.iter().filter(|slot| !slot.head.load(Relaxed).is_null()).count();
-        side.held.store(target.saturating_sub(room) + full as u32 * target, Relaxed);
+        side.held.store(target.saturating_sub(room) + side.len() * target, Relaxed);
     }
 
     /// Says what the cache holds of everything: for the owner, before it asks for statistics.
@@ -626,11 +628,12 @@ impl Cache {
     /// What the cache counted for `class`. Any thread may ask, with the registry's lock held.
     pub(super) fn counts(&self, class: Class) -> CacheCounts {
         let (bin, side) = (self.main(class), self.side(class));
+        let unnoticed = side.stolen.load(Relaxed).saturating_sub(side.noticed.load(Relaxed));
         CacheCounts {
             allocs: bin.allocs.load(Relaxed),
             taken: side.taken.load(Relaxed),
             given: side.given.load(Relaxed) + side.stolen.load(Relaxed),
-            held: u64::from(side.held.load(Relaxed)),
+            held: u64::from(side.held.load(Relaxed)).saturating_sub(unnoticed),
             trips_in: side.trips_in.load(Relaxed),
             trips_out: side.trips_out.load(Relaxed),
         }

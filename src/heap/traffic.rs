@@ -81,8 +81,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if !cache.is_live() {
             return self.free_uncached(cache, class, block);
         }
-        if let Some(list) = cache.make_room(class, self.map.page_shift(), self.looks.load(Relaxed)) {
-            self.stow(class, list);
+        if let Some((list, pages)) = cache.make_room(class, self.map.page_shift(), self.looks.load(Relaxed)) {
+            self.stow(class, list, pages);
             self.trim(cache);
         }
         if twin::is(Twin::G2) {
@@ -94,8 +94,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Looks, now and then, whether the cache holds lists it has no use for.
     fn trim(&self, cache: &Cache) {
-        if let Some((class, list)) = cache.shrink() {
-            self.stow(class, list);
+        if let Some((class, (list, pages))) = cache.shrink() {
+            self.stow(class, list, pages);
         }
     }
 
@@ -134,9 +134,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.fetch(class)
     }
 
-    /// Gives a full list to the depot, or sorts it into the slabs. O(its length).
-    pub(crate) fn stow(&self, class: Class, list: List) {
-        let pages = pages_of(&list, class, self.map.page_shift());
+    /// Gives a full list, which lies in `pages` pages, to the depot, or sorts it into the slabs.
+    fn stow(&self, class: Class, list: List, pages: u32) {
         if pages > Depot::compact_pages(list.len()) {
             return self.sort(class, list);
         }
@@ -178,7 +177,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         list.append(self.with_depot(class, Depot::take_odd));
         while list.len() >= target {
             let full = list.split_off(target);
-            self.stow(class, full);
+            let pages = pages_of(&full, class, self.map.page_shift());
+            self.stow(class, full, pages);
         }
         let pages = pages_of(&list, class, self.map.page_shift());
         let pages_max = class_pages_max(self.map.page_shift());
