@@ -91,7 +91,9 @@ impl Bin {
 
 /// The pages that a list of `class` lies in, at the most; exact enough to tell compact lists.
 pub(super) fn pages_of(list: &List, class: Class, page_shift: u32) -> u32 {
-    list.pages(class.size(), page_shift, Depot::compact_pages(list.len()))
+    // Blocks of other sizes than powers of two may end in the page behind.
+    let (begun, most) = (list.pages(page_shift, Depot::compact_pages(list.len())), list.len());
+    if class.size().is_power_of_two() { begun } else { (begun + 1).min(2 * most) }
 }
 
 /// The place of run length `pages`, from 1 to [`PAGE_LISTS`].

@@ -14,8 +14,8 @@ pub(crate) const PAGE_MIN: usize = 4096;
 pub(crate) const PAGE_MAX: usize = 65536;
 /// The largest block: at most half the smallest page.
 pub(crate) const BLOCK_MAX: usize = PAGE_MIN / 2;
-/// Blocks in a list, at the most. Finer classes have shorter lists, so that all lists together pin no more pages.
-pub(crate) const TARGET_MAX: usize = ladder::TARGET_MAX;
+/// Blocks in a list, at the most: a class of up to 128 bytes misses its cache at most once in so many calls.
+pub(crate) const TARGET_MAX: usize = 64;
 /// Blocks in a list, at the least.
 const TARGET_MIN: usize = 4;
 /// Bytes in a slab, at the most, where pages are smaller than that.
@@ -26,9 +26,6 @@ const SLAB_BLOCKS: usize = 2048;
 #[cfg(not(feature = "fine-classes"))]
 mod ladder {
     use super::BLOCK_MAX;
-
-    /// Blocks in a list, at the most: a class of up to 128 bytes misses its cache at most once in so many calls.
-    pub(super) const TARGET_MAX: usize = 64;
 
     /// Number of classes.
     pub(super) const LEN: usize = BLOCK_MAX.ilog2() as usize - 2;
@@ -49,9 +46,6 @@ mod ladder {
 #[cfg(feature = "fine-classes")]
 mod ladder {
     use super::BLOCK_MAX;
-
-    /// Blocks in a list, at the most.
-    pub(super) const TARGET_MAX: usize = 32;
 
     /// Number of classes: 8, 16 to 128 by 16, then four per doubling.
     pub(super) const LEN: usize = 4 * (BLOCK_MAX.ilog2() as usize - 7) + 9;
@@ -132,10 +126,9 @@ impl Class {
         ladder::size(self.0)
     }
 
-    /// Blocks in a list of about `bytes` bytes, or of as many fewer as lists are shorter in this ladder: the paper's
-    /// `target`.
+    /// Blocks in a list of about `bytes` bytes: the paper's `target`.
     pub(crate) const fn target(self, bytes: usize) -> u32 {
-        let fit = bytes * TARGET_MAX / 64 / self.size();
+        let fit = bytes / self.size();
         let fit = if fit > TARGET_MAX { TARGET_MAX } else { fit };
         (if fit < TARGET_MIN { TARGET_MIN } else { fit }) as u32
     }

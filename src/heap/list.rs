@@ -136,28 +136,22 @@ impl List {
         }
     }
 
-    /// An upper bound of the pages that the blocks, of `size` bytes, lie in: how often a block lies in a page that is not
-    /// among the last few. If that is more than `most`, a bound for any list of that length. O(len), or O(`most`) for a
-    /// scattered list.
-    pub(crate) fn pages(&self, size: usize, page_shift: u32, most: u32) -> u32 {
-        let (mut recent, mut found, mut at) = ([usize::MAX; RECENT], 0, self.head);
-        let mut note = |page: usize| {
-            if !recent.contains(&page) {
-                recent[found as usize % RECENT] = page;
-                found += 1;
-            }
-            found
-        };
-        let mut count = 0;
+    /// How many pages the blocks begin in, at the most: how often one begins in a page that is not among the last few. If
+    /// that is more than `most`, the number of blocks. O(len), or O(`most`) for a scattered list.
+    pub(crate) fn pages(&self, page_shift: u32, most: u32) -> u32 {
+        let (mut recent, mut last, mut found, mut at) = ([usize::MAX; RECENT], usize::MAX, 0, self.head);
         while let Some(block) = at {
-            note(block.address() >> page_shift);
-            count = note((block.address() + size - 1) >> page_shift);
-            if count > most {
-                // A block whose size is no power of two may lie in two pages.
-                return if size.is_power_of_two() { self.len } else { 2 * self.len };
+            let page = block.address() >> page_shift;
+            if page != last {
+                last = page;
+                found += u32::from(!recent.contains(&page));
+                recent[page % RECENT] = page;
+                if found > most {
+                    return self.len;
+                }
             }
             at = block.next();
         }
-        count
+        found
     }
 }

@@ -165,7 +165,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let run = Stretch { first: self.map.page_of(address), pages };
         self.tally.returned((pages as usize) << self.map.page_shift());
         self.with_runs(|runs| runs.free(&self.map, run));
-        self.keep_idle_bound();
+        self.keep_idle_bound_after(pages);
     }
 
     /// Runs `section` with the runs locked, and publishes how many dirty pages they have.
@@ -346,6 +346,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             self.map.clean(moved.first, moved.pages);
             runs.free_as_marked(&self.map, Stretch { first: moved.first, pages: old });
         });
-        self.keep_idle_bound();
+        self.keep_idle_bound_after(old);
     }
 }

@@ -19,6 +19,8 @@ use crate::os::Source;
 use crate::sync::Relaxed;
 use crate::twin::{self, Twin};
 
+/// Bytes of a run from which on it does not wait for the purger: the next one of its kind costs faults by huge pages.
+const PURGE_AT_ONCE: usize = 16 << 20;
 /// Before the heap grows the depots are emptied if they pin more than this part of it.
 const HOARD_SHARE: usize = 16;
 
@@ -32,6 +34,17 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         {
             // What is live may fall while pages are purged: the goal is set anew each time.
             self.purge_down_to(|| self.allowed_pages() / 8 * 7);
+        }
+    }
+
+    /// Keeps the idle bound after a run of `pages` pages was freed: for a large one at once, as it would be elsewhere.
+    pub(crate) fn keep_idle_bound_after(&self, pages: u32) {
+        if (pages as usize) << self.map.page_shift() < PURGE_AT_ONCE || twin::is(Twin::G14) {
+            return self.keep_idle_bound();
+        }
+        let least = self.tally.retained_pages().saturating_sub(pages as usize);
+        if self.is_over_bound() {
+            self.purge_down_to(|| least.max(self.allowed_pages() / 8 * 7));
         }
     }
 
