@@ -9,7 +9,7 @@ pub enum HugePages {
     /// Nothing is advised: the kernel's own setting decides. With `always` there, the idle bound is not kept.
     Kernel,
     /// While so many bytes are live, huge pages are asked for where 2 MiB of untouched memory begin to be filled; all of
-    /// them count as resident from then on. The default, with 16 MiB. Not for zeroed blocks of 1 MiB and more, of which
+    /// them count as resident from then on. The default, with 8 MiB. Not for zeroed blocks of 1 MiB and more, of which
     /// little may be touched; not beyond 32 GiB of mapped memory; not if the idle bound is below 8 MiB. Before a part of
     /// a huge page is given back, the system is told not to fill it up again, so the idle bound holds.
     Above(usize),
@@ -86,14 +86,14 @@ pub struct Config {
 
 impl Config {
     /// The settings that [`Stratalloc::new`](crate::Stratalloc::new) uses: idle bound 8 MiB or 1/8 of live bytes,
-    /// lists of 8 KiB, huge pages from 16 MiB of live bytes on.
+    /// lists of 8 KiB, huge pages from 8 MiB of live bytes on.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             idle_bytes: 8 << 20,
             idle_share: 8,
             list_bytes: 8 << 10,
-            huge_pages: HugePages::Above(16 << 20),
+            huge_pages: HugePages::Above(8 << 20),
             purge: Purge::Soon,
         }
     }
@@ -135,7 +135,7 @@ impl Config {
         self
     }
 
-    /// How huge pages are used. The default is [`HugePages::Above`] with 16 MiB.
+    /// How huge pages are used. The default is [`HugePages::Above`] with 8 MiB.
     #[must_use]
     pub const fn huge_pages(mut self, huge: HugePages) -> Self {
         self.huge_pages = huge;
