@@ -208,6 +208,7 @@ fn check_advice(block: *mut u8, [asked_for, declined]: [bool; 2]) {
 }
 
 /// Whether the kernel gives this process huge pages where it is asked for them, as it is now.
+#[allow(clippy::disallowed_methods, reason = "a mapping beside the heap under test")]
 fn kernel_gives_huge_pages() -> bool {
     const BYTES: usize = 16 * MIB;
     let access = libc::PROT_READ | libc::PROT_WRITE;

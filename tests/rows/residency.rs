@@ -230,10 +230,9 @@ unsafe impl Source for Modelled {
         self.drop_pages(from);
         let mut known = self.known.borrow_mut();
         known.resident[new.clone()].copy_from_slice(&moves);
-        if self.grain > 0 {
-            let huge = known.huge[old.start / self.grain..old.end / self.grain].to_vec();
-            known.huge[new.start / self.grain..new.end / self.grain].copy_from_slice(&huge);
-        }
+        let granule = |page: usize| page / self.grain.max(1);
+        let huge = known.huge[granule(old.start)..granule(old.end)].to_vec();
+        known.huge[granule(new.start)..granule(new.end)].copy_from_slice(&huge);
         Relocation::Moved
     }
 }
@@ -262,8 +261,13 @@ impl Work<'_> {
 
     /// Allocates, and writes all of it, or a part, or nothing.
     fn allocate(&mut self, layout: Layout, zeroed: bool) {
-        // SAFETY: any layout may be asked for.
-        let at = unsafe { if zeroed { self.heap.alloc_zeroed(layout) } else { self.heap.alloc(layout) } };
+        let at = if zeroed {
+            // SAFETY: any layout may be asked for.
+            unsafe { self.heap.alloc_zeroed(layout) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.heap.alloc(layout) }
+        };
         if at.is_null() {
             return;
         }
@@ -274,8 +278,8 @@ impl Work<'_> {
             _ => (0, 0),
         };
         for page in (begin..end).step_by(PAGE) {
-            // SAFETY: inside the block.
-            unsafe { at.add(page).write(1) };
+            // SAFETY: inside the block, and ours.
+            unsafe { at.wrapping_add(page).write(1) };
         }
         self.live.push((at as usize, layout));
     }
