@@ -19,7 +19,9 @@
 //! *blocks* (the paper calls it a page). A block's size is its *size class*. A *list* is blocks linked through themselves;
 //! *target* is how many. A thread's *cache* has a `main` list per class and full lists (`aux`) beside it. The *depot* is
 //! the paper's global layer, a list of lists. To *coalesce* is to sort blocks back into their slabs. A *source* is where
-//! runs come from. Blocks have no *owner*: whoever frees a block has it.
+//! runs come from. Blocks have no *owner*: whoever frees a block has it. To *purge* pages is to give the memory behind them
+//! back; free pages that may hold memory are *dirty*, or *retained*. A *granule* is an aligned stretch of pages that the
+//! system can back by one huge page. The *purger* is a thread that comes when too much is retained, and goes.
 //!
 //! ```text
 //!            GlobalAlloc (global.rs)             Heap (object/)
@@ -34,8 +36,8 @@
 //!                  |  lists, when too many or none       |
 //!    3 slab.rs     blocks sorted into their slabs        |
 //!                  |  whole slabs                        |
-//!    4 run.rs      best-fit runs of pages  <-------------+   by bins.rs, over map.rs
-//!                  |
+//!    4 run.rs      best-fit runs of pages  <-------------+   by bins.rs, over map.rs, with granule.rs
+//!                  |                                         reclaim.rs, purger.rs: purge 4, then 3; sort 2
 //!    under seam    os::Source
 //!                  |
 //!                  Mmap (os/unix.rs) | Fixed (a caller's buffer)
@@ -55,16 +57,28 @@
 //! **One free, walked.** The block goes on the thread's `main` list. Once in 64 times at most `main` is full; then it
 //! becomes `aux`, and the former `aux` leaves. A list that lies in few pages goes to the depot whole. A scattered one is
 //! sorted: each block's slab is looked up in the page map, and its bit set. A slab all of whose blocks are back returns
-//! to the runs, where it merges with its neighbours. Last, if more free pages are resident than the idle bound allows,
-//! those freed longest ago are given back to the system.
+//! to the runs, where it merges with its neighbours. Last, if more free pages are resident than the idle bound allows, the
+//! purger is summoned, if it is not there; where none can be had, those freed longest ago are given back at once.
 //!
 //! **Why that is fast.** After a trip to the depot a cache has at least `target` blocks and room for as many, so at least
 //! `target` calls pass before the next trip, whatever the pattern. A trip costs a lock for a few instructions. Sorting
 //! restores address order, so locality survives churn.
 //!
-//! **Why memory comes back.** Lists in caches and depot are bounded by the pages they pin. Everything else lies in slabs and
-//! runs, where free pages are seen and counted as they become free. The idle bound (see [`Config::idle_bytes`]) is kept at
-//! each free that reaches the slabs or runs; so it holds whenever the program stops calling, with no thread and no clock.
+//! **Why memory comes back.** Lists in caches are bounded by the pages they pin. Everything else lies in slabs and runs,
+//! where free pages are seen and counted as they become free. The idle bound (see [`Config::idle_bytes`]) is looked at by
+//! each free that reaches the slabs or runs. If it is passed, a purger begins ([`Purge::Soon`]): a detached thread without a
+//! cache, all signals blocked. Every 0.3 seconds it looks how much was retained all the time since its last look, by the
+//! least that each gauge has shown, and purges that, as far as it is beyond the bound; lists that lay in the depot all the
+//! time are sorted first. So what a program takes again within a look stays, and two looks after the last call the bound
+//! holds; then the purger ends. While there is a purger to be had, the depot takes in every compact list; where there is
+//! none ([`Purge::AtFree`], heaps as objects, other sources), the depot is bounded and the one who frees purges, before free
+//! returns. No more memory is mapped while the depots pin a large part of what there is: they are sorted first.
+//!
+//! **Why huge pages keep the bound.** A huge page comes resident as a whole. So a granule becomes huge only if it is wholly
+//! free and untouched when a part of it is handed out to be filled, in a heap with enough live bytes ([`HugePages::Above`]);
+//! from then on all of it counts as dirty. Whole granules are purged before anything else; before a part of one is purged,
+//! it stops being huge, lest the system fills it up again. So a huge granule is untouched, or every free page of it is
+//! dirty, and the books never say less than what is resident.
 //!
 //! # Locks
 //!

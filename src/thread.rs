@@ -95,15 +95,14 @@ const LOOK_EVERY: u32 = 300;
 
 /// The purger: a thread that lives while more is retained than the idle bound allows. It has no cache and takes no signal.
 extern "C" fn purger(nothing: *mut c_void) -> *mut c_void {
-    // The registration keeps a library that carries this code from being unloaded while the thread is in it.
-    let _ = END.try_with(|_| ());
     loop {
         os::sleep(LOOK_EVERY);
         if ENGINE.purge_unused() {
             continue;
         }
         ENGINE.source().purger().dismiss();
-        // Who freed before the dismissal has summoned nobody: a last look is ours.
+        // Who freed before the dismissal has summoned nobody: a last look is ours, when all processors know of both.
+        os::sleep(1);
         if !ENGINE.is_over_bound() || !ENGINE.source().purger().stay() {
             return nothing;
         }
@@ -143,9 +142,8 @@ extern "C" fn parent() {
 
 extern "C" fn child() {
     if !twin::is(Twin::G12) {
-        // SAFETY: `prepare` ran before, in the thread this one is a copy of.
         ENGINE.source().purger().forget();
-        // SAFETY: as above.
+        // SAFETY: `prepare` ran before, in the thread this one is a copy of.
         with_cache(|cache| unsafe { ENGINE.after_fork_in_child(cache.is_live().then_some(cache)) });
     }
 }

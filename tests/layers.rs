@@ -31,6 +31,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "lib.rs",
             "os/mod.rs",
             "os/unix.rs",
+            "os/agent.rs",
             "lock.rs",
             "twin.rs",
             "heap/mod.rs",

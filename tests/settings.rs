@@ -7,16 +7,19 @@ mod own_process;
 mod resident;
 
 use own_process::in_own_process;
-use resident::resident_bytes;
+use resident::{huge_bytes, resident_bytes};
 use std::alloc::{GlobalAlloc, Layout};
 use std::os::unix::process::ExitStatusExt;
-use stratalloc::{Config, HugePages, Stats, Stratalloc};
+use std::time::{Duration, Instant};
+use stratalloc::{Config, HugePages, Purge, Stats, Stratalloc};
 
 static DEFAULT: Stratalloc = Stratalloc::new();
-static DEFAULT_TOO: Stratalloc = Stratalloc::with_config(Config::new().list_bytes(8 << 10));
-static NOTHING_IDLE: Stratalloc = Stratalloc::with_config(Config::new().idle_bytes(0));
+static DEFAULT_TOO: Stratalloc = Stratalloc::with_config(Config::new().list_bytes(8 << 10).purge(Purge::Soon));
+static AT_FREE: Stratalloc = Stratalloc::with_config(Config::new().purge(Purge::AtFree));
+static NOTHING_IDLE: Stratalloc = Stratalloc::with_config(Config::new().idle_bytes(0).purge(Purge::AtFree));
 static SHORT_LISTS: Stratalloc = Stratalloc::with_config(Config::new().list_bytes(64));
 static LONG_LISTS: Stratalloc = Stratalloc::with_config(Config::new().list_bytes(1 << 20));
+static NO_HUGE_PAGES: Stratalloc = Stratalloc::with_config(Config::new().huge_pages(HugePages::Never));
 static HUGE_PAGES: Stratalloc = Stratalloc::with_config(Config::new().huge_pages(HugePages::Above(0)));
 static KERNELS_PAGES: Stratalloc = Stratalloc::with_config(Config::new().huge_pages(HugePages::Kernel));
 
@@ -87,6 +90,14 @@ fn other_settings_end_the_process_by_a_block() {
 }
 
 #[test]
+fn another_way_to_purge_is_another_setting() {
+    dies_of_other_config(|| {
+        allocate(&DEFAULT, SMALL);
+        allocate(&AT_FREE, LARGE);
+    });
+}
+
+#[test]
 fn other_settings_end_the_process_by_pages() {
     dies_of_other_config(|| {
         allocate(&DEFAULT, SMALL);
@@ -122,10 +133,34 @@ fn idle_bytes_of_zero_keep_nothing() {
 fn idle_bytes_keep_what_they_say() {
     in_own_process(|| {
         let before = resident_bytes();
-        free(&DEFAULT, allocate(&DEFAULT, LARGE), LARGE);
+        free(&AT_FREE, allocate(&AT_FREE, LARGE), LARGE);
         let retained = Stratalloc::stats().retained;
         assert!((6 * MIB..=8 * MIB).contains(&retained), "{retained}");
         assert!(resident_bytes() <= before + retained + MIB / 2);
+    })
+    .well();
+}
+
+/// Waits, not without end, until the heap retains at most `bytes`.
+fn wait_until_retained(bytes: usize) {
+    let begun = Instant::now();
+    while Stratalloc::stats().retained > bytes {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", Stratalloc::stats());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn idle_bytes_are_kept_soon_by_default() {
+    in_own_process(|| {
+        let before = resident_bytes();
+        free(&DEFAULT, allocate(&DEFAULT, LARGE), LARGE);
+        let stats = Stratalloc::stats();
+        assert_eq!((stats.retained, stats.runs.purged_pages), (LARGE.size(), 0), "nothing at the free itself");
+        wait_until_retained(8 * MIB);
+        let retained = Stratalloc::stats().retained;
+        assert!((4 * MIB..=8 * MIB).contains(&retained), "{retained}");
+        assert!(resident_bytes() <= before + retained + MIB);
     })
     .well();
 }
@@ -164,29 +199,105 @@ fn flags_of(address: usize) -> String {
     format!("{flags} ")
 }
 
-/// Checks whether the kernel was asked for huge pages (`hg`) or against them (`nh`), where it knows of any.
-fn check_advice(heap: &Stratalloc, [asked_for, declined]: [bool; 2]) {
-    let block = allocate(heap, LARGE);
+/// Checks whether the kernel was asked for huge pages (`hg`) or against them (`nh`) in `block`, where it knows of any.
+fn check_advice(block: *mut u8, [asked_for, declined]: [bool; 2]) {
     if std::fs::exists("/sys/kernel/mm/transparent_hugepage").expect("the kernel's settings") {
         let flags = flags_of(block as usize);
         assert_eq!([flags.contains(" hg "), flags.contains(" nh ")], [asked_for, declined], "{flags}");
     }
-    free(heap, block, LARGE);
-    let stats = Stratalloc::stats();
-    assert!(stats.retained <= 8 * MIB && stats.allocated == 0, "{stats}");
+}
+
+/// Whether the kernel gives this process huge pages where it is asked for them, as it is now.
+#[allow(clippy::disallowed_methods, reason = "a mapping beside the heap under test")]
+fn kernel_gives_huge_pages() -> bool {
+    const BYTES: usize = 16 * MIB;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a fresh mapping touches nothing that exists.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    let before = huge_bytes();
+    // SAFETY: the mapping is ours; it may refuse, as a kernel without huge pages does.
+    let _ = unsafe { libc::madvise(at, BYTES, libc::MADV_HUGEPAGE) };
+    // SAFETY: as above.
+    unsafe { at.cast::<u8>().write_bytes(1, BYTES) };
+    let given = huge_bytes() > before;
+    // SAFETY: mapped above, and used no more.
+    assert_eq!(unsafe { libc::munmap(at, BYTES) }, 0);
+    given
+}
+
+/// Says on the standard error, past the harness, that something was not checked.
+#[allow(clippy::disallowed_macros, reason = "it must be seen")]
+fn not_checked(what: &str) {
+    eprintln!("\nSKIPPED: {what}: this kernel gives this process no huge pages");
 }
 
 #[test]
-fn huge_pages_are_declined_by_default() {
-    in_own_process(|| check_advice(&DEFAULT, [false, true])).well();
+fn huge_pages_are_never_asked_for() {
+    in_own_process(|| {
+        let before = huge_bytes();
+        let blocks = [LARGE; 2].map(|layout| allocate(&NO_HUGE_PAGES, layout));
+        blocks.iter().for_each(|block| check_advice(*block, [false, true]));
+        assert_eq!(huge_bytes(), before);
+        blocks.into_iter().for_each(|block| free(&NO_HUGE_PAGES, block, LARGE));
+    })
+    .well();
+}
+
+/// The first 32 MiB find a heap in which nothing is live, the second ones a large one.
+#[test]
+fn huge_pages_come_with_a_large_heap() {
+    let ended = in_own_process(|| {
+        let (given, before) = (kernel_gives_huge_pages(), huge_bytes());
+        let first = allocate(&DEFAULT, LARGE);
+        check_advice(first, [false, true]);
+        assert_eq!(huge_bytes(), before, "the heap is small");
+        let second = allocate(&DEFAULT, LARGE);
+        check_advice(second, [true, false]);
+        if given {
+            assert!(huge_bytes() > before, "{} MiB are live, none in huge pages", 2 * LARGE.size() / MIB);
+        } else {
+            not_checked("huge pages of a heap with 64 MiB live");
+        }
+        let zeroed = {
+            // SAFETY: the layout has a size.
+            let block = unsafe { DEFAULT.alloc_zeroed(LARGE) };
+            assert!(!block.is_null());
+            block
+        };
+        check_advice(zeroed, [false, true]);
+        [first, second, zeroed].into_iter().for_each(|block| free(&DEFAULT, block, LARGE));
+        wait_until_retained(8 * MIB);
+    });
+    ended.well();
+    ended.hand_on("SKIPPED");
 }
 
 #[test]
-fn huge_pages_are_asked_for() {
-    in_own_process(|| check_advice(&HUGE_PAGES, [true, false])).well();
+fn huge_pages_are_asked_for_from_the_start() {
+    let ended = in_own_process(|| {
+        let (given, before) = (kernel_gives_huge_pages(), huge_bytes());
+        let block = allocate(&HUGE_PAGES, LARGE);
+        check_advice(block, [true, false]);
+        if given {
+            assert!(huge_bytes() > before);
+        } else {
+            not_checked("huge pages of a heap that wants them from the start");
+        }
+        free(&HUGE_PAGES, block, LARGE);
+        wait_until_retained(8 * MIB);
+    });
+    ended.well();
+    ended.hand_on("SKIPPED");
 }
 
 #[test]
 fn huge_pages_are_left_to_the_kernel() {
-    in_own_process(|| check_advice(&KERNELS_PAGES, [false, false])).well();
+    in_own_process(|| {
+        let block = allocate(&KERNELS_PAGES, LARGE);
+        check_advice(block, [false, false]);
+        free(&KERNELS_PAGES, block, LARGE);
+        wait_until_retained(8 * MIB);
+    })
+    .well();
 }

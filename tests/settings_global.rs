@@ -1,10 +1,14 @@
 //! A global allocator with settings of its own: every one of them differs from the default.
 
 use std::collections::BTreeMap;
-use stratalloc::{Config, HugePages, Stratalloc};
+use stratalloc::{Config, HugePages, Purge, Stratalloc};
 
-const CONFIG: Config =
-    Config::new().idle_bytes(1 << 20).idle_share(16).list_bytes(16 << 10).huge_pages(HugePages::Above(8 << 20));
+const CONFIG: Config = Config::new()
+    .idle_bytes(1 << 20)
+    .idle_share(16)
+    .list_bytes(16 << 10)
+    .huge_pages(HugePages::Above(8 << 20))
+    .purge(Purge::AtFree);
 
 #[global_allocator]
 static A: Stratalloc = Stratalloc::with_config(CONFIG);

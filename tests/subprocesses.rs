@@ -1,6 +1,8 @@
 //! Two programs of ours on stratalloc, over the library crates of well-known tools, as processes: `examples/search.rs`
 //! (a grep) and `examples/service.rs` (an HTTP service).
 
+#[path = "common/example.rs"]
+mod example;
 #[path = "common/in_time.rs"]
 mod in_time;
 
@@ -9,39 +11,13 @@ use serde_json::{Value, json};
 use std::fs::read_to_string;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use stratalloc::Stratalloc;
 
 #[global_allocator]
 static A: Stratalloc = Stratalloc::new();
-
-/// The binary of an example, which `cargo test` puts beside this one's folder. Where only this test was built, it is
-/// built now.
-fn example(name: &str) -> PathBuf {
-    let this = std::env::current_exe().expect("the path of this binary");
-    let profile = this.ancestors().nth(2).expect("target/PROFILE/deps/BINARY");
-    let binary = profile.join("examples").join(name);
-    if !binary.exists() {
-        build(name, profile);
-    }
-    assert!(binary.exists(), "{} was not built", binary.display());
-    binary
-}
-
-fn build(name: &str, profile: &Path) {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    cargo.arg("--target-dir").arg(profile.parent().expect("target/PROFILE"));
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    if cfg!(feature = "fine-classes") {
-        cargo.args(["--features", "fine-classes"]);
-    }
-    assert!(cargo.status().expect("cargo runs").success(), "example {name} does not build");
-}
 
 mod search {
     use super::*;
@@ -63,7 +39,7 @@ mod search {
 
     fn check(pattern: &str, column: fn(&str) -> Option<usize>) {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let output = output_in_time(Command::new(example("search")).arg(pattern).arg(&sources));
+        let output = output_in_time(Command::new(example::path("search")).arg(pattern).arg(&sources));
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).expect("text");
         let mut found: Vec<&str> = text.lines().collect();
@@ -84,7 +60,7 @@ mod search {
 
     #[test]
     fn says_what_is_wrong() {
-        let output = output_in_time(Command::new(example("search")).arg("("));
+        let output = output_in_time(Command::new(example::path("search")).arg("("));
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&output.stderr).contains("unclosed group"), "{output:?}");
     }
@@ -106,7 +82,7 @@ mod service {
 
     impl Service {
         fn start() -> Self {
-            let mut process = Command::new(example("service")).stdout(Stdio::piped()).spawn().expect("it runs");
+            let mut process = Command::new(example::path("service")).stdout(Stdio::piped()).spawn().expect("it runs");
             let mut line = String::new();
             let stdout = process.stdout.take().expect("a pipe from the service");
             BufReader::new(stdout).read_line(&mut line).expect("a line");

@@ -220,3 +220,7 @@ impl Depot {
         u64::from(self.count) * u64::from(target) + u64::from(self.odd.len())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "depot_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use super::Engine;
 use super::granule::{Advice, Fill, change, interior};
 use super::map::{Page, Stretch};
+use super::run::Grant;
 use crate::lock::RawLock;
 use crate::os::Source;
 use crate::sync::Relaxed;
@@ -27,8 +28,16 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             && self.idle_bound_pages() >= GRANULES_IN_BOUND * grain
     }
 
+    /// Tells the system of what a run was taken from. It may have left more free pages resident than there may be.
+    pub(crate) fn settle_grant(&self, grant: Grant) {
+        self.pass_on(grant.advice);
+        if grant.soiled {
+            self.keep_idle_bound();
+        }
+    }
+
     /// Tells the system. What it does not do costs time alone: the pages count as resident all the same.
-    pub(crate) fn pass_on(&self, advice: Option<Advice>) {
+    fn pass_on(&self, advice: Option<Advice>) {
         if let Some(Advice { granules, huge }) = advice {
             // A purger may have changed its mind on one of them meanwhile; then at most that one is filled up unseen.
             self.source.advise_huge(self.map.span(granules.first, granules.pages), huge);

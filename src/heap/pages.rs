@@ -73,7 +73,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// A run from the runs, zeroed where asked for: only pages that may hold anything are written.
     fn alloc_run(&self, cache: Option<&Cache>, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
-        let fill = if zeroed && pages >= self.map.grain() / SPARSE_PART { Fill::Sparse } else { Fill::Dense };
+        let fill = match () {
+            () if zeroed && pages >= self.map.grain() / SPARSE_PART => Fill::Sparse,
+            // Most of its granule would be left free.
+            () if layout.align() > (pages as usize) << self.map.page_shift() => Fill::Any,
+            () => Fill::Dense,
+        };
         let take = || self.take_movable_run(pages, layout, fill);
         let first = take().or_else(|| {
             self.reclaim(cache);
@@ -183,7 +188,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let fill = self.fill_at_this_size(fill);
         let take = || {
             let grant = self.with_runs(|runs| runs.alloc(&self.map, pages, align, fill))?;
-            self.pass_on(grant.advice);
+            self.settle_grant(grant);
             Some(grant.first)
         };
         // Another thread may take what this one has mapped: then it goes round again. When the source has no more, a
@@ -250,7 +255,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             let Some(grant) = grown else {
                 return false;
             };
-            self.pass_on(grant.advice);
+            self.settle_grant(grant);
             self.tally.lent(((new - old) as usize) << shift);
             return true;
         }

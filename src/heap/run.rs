@@ -48,6 +48,8 @@ pub(crate) struct Purge {
 pub(crate) struct Grant {
     pub(crate) first: Page,
     pub(crate) advice: Option<Advice>,
+    /// Whether free pages beside it have become dirty.
+    pub(crate) soiled: bool,
 }
 
 /// Dirty free runs by the time they were freed, linked through their records; 0 where there is none.
@@ -104,7 +106,7 @@ impl Runs {
         self.insert(map, behind, dirty_behind + touched.behind, Age::Old);
         map.set_run(start, if twin::is(Twin::G5) { len } else { pages });
         self.allocs += 1;
-        Some(Grant { first: start, advice: touched.advice })
+        Some(Grant { first: start, advice: touched.advice, soiled: touched.before + touched.behind > 0 })
     }
 
     /// The best fit for `pages` pages, if it happens to begin at a multiple of `align` bytes.
@@ -167,7 +169,7 @@ impl Runs {
         map.clear_run(first, old);
         map.set_run(first, new);
         self.grown_in_place += 1;
-        Some(Grant { first, advice: touched.advice })
+        Some(Grant { first, advice: touched.advice, soiled: touched.behind > 0 })
     }
 
     /// Hands the dirty run freed longest ago, of those with whole granules if there are any, to a purger, who is to make

@@ -31,8 +31,12 @@ impl Agent {
         }
     }
 
-    /// From now on a summons starts a thread with `body`, which ends when `dismiss` says so.
+    /// From now on a summons starts a thread with `body`, which ends when `dismiss` says so. Nothing happens where `body`
+    /// could be unloaded while the thread is in it.
     pub(crate) fn enlist(&self, body: Body) {
+        if !stays(body) {
+            return;
+        }
         self.body.store(body as usize, Relaxed);
         // Release: publishes the body; pairs with the exchange in `summon`.
         self.state.store(AWAY, Release);
@@ -84,6 +88,53 @@ impl Agent {
     }
 }
 
+/// Makes sure that the code of `body` stays loaded as long as the process lives: a thread may be in it, or about to begin
+/// there, when its library is closed. False if it may go.
+fn stays(body: Body) -> bool {
+    cfg!(target_feature = "crt-static") || is_in_program(body) || pin_library(body)
+}
+
+/// Whether `body` is code of the program itself, which is never unloaded.
+fn is_in_program(body: Body) -> bool {
+    /// Called with what the loader knows of the program, which comes first, and with the address of an address: 1 if that
+    /// lies in the program, and -1 if not. Either ends the walk.
+    unsafe extern "C" fn look(object: *mut libc::dl_phdr_info, _: usize, address: *mut c_void) -> libc::c_int {
+        // SAFETY: the loader hands a valid object, which stays while we are here.
+        let object = unsafe { &*object };
+        // SAFETY: `is_in_program` hands the address of one.
+        let address = unsafe { address.cast::<usize>().read() };
+        // SAFETY: the loader says where the program's headers are, and how many.
+        let headers = unsafe { core::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) };
+        let offset = address.wrapping_sub(object.dlpi_addr as usize);
+        let holds = |header: &libc::Elf64_Phdr| offset.wrapping_sub(header.p_vaddr as usize) < header.p_memsz as usize;
+        if headers.iter().any(|header| header.p_type == libc::PT_LOAD && holds(header)) { 1 } else { -1 }
+    }
+    let mut address = body as usize;
+    // SAFETY: `look` is such a function, and the address lives as long as the call.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut address).cast()) == 1 }
+}
+
+/// Lets the library that `body` is code of never be unloaded.
+#[cfg(not(target_feature = "crt-static"))]
+fn pin_library(body: Body) -> bool {
+    let mut library = MaybeUninit::<libc::Dl_info>::uninit();
+    // SAFETY: the place is ours; any address may be asked for.
+    if unsafe { libc::dladdr(body as *const c_void, library.as_mut_ptr()) } == 0 {
+        return false;
+    }
+    // SAFETY: written by the call above, which has found the library.
+    let name = unsafe { library.assume_init() }.dli_fname;
+    let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+    // SAFETY: the name is the loader's own. The library is loaded, so none of its code is run.
+    unsafe { !libc::dlopen(name, flags).is_null() }
+}
+
+/// Here there are no libraries.
+#[cfg(target_feature = "crt-static")]
+fn pin_library(_: Body) -> bool {
+    false
+}
+
 /// Starts a detached thread that no signal is delivered to.
 fn start(body: usize) -> bool {
     // SAFETY: `enlist` made the address of just such a function.
@@ -131,3 +182,7 @@ pub(crate) fn sleep(milliseconds: u32) {
     // SAFETY: the time is there to be read; to wake early does no harm.
     let _ = unsafe { libc::nanosleep(&raw const time, null_mut()) };
 }
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

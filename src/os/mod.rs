@@ -79,7 +79,8 @@ pub unsafe trait Source {
         let _ = span;
     }
 
-    /// Bytes of a huge page that `advise_huge` can ask for, a power of two and more than a page; 0 if there are none.
+    /// Bytes of a huge page that `advise_huge` can ask for, a power of two from 128 KiB on and more than a page; 0 if there
+    /// are none. Where there are, the window begins at a multiple of it, and the relocation grain is one.
     fn huge_bytes(&self) -> usize {
         0
     }

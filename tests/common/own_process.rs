@@ -5,6 +5,7 @@
 mod in_time;
 
 use in_time::output_in_time;
+use std::io::Write;
 use std::process::{Command, ExitStatus};
 
 const ROLE: &str = "STRATALLOC_TEST_ROLE";
@@ -31,7 +32,14 @@ pub(crate) fn in_own_process(body: fn()) -> Ended {
     Ended { status: output.status, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
 }
 
+#[allow(dead_code, reason = "each user takes what it needs")]
 impl Ended {
+    /// Says on the standard error, past the harness, the lines of the process that contain `mark`.
+    pub(crate) fn hand_on(&self, mark: &str) {
+        let lines = self.stderr.lines().filter(|line| line.contains(mark));
+        lines.for_each(|line| _ = writeln!(std::io::stderr(), "\n{line}"));
+    }
+
     /// Fails the test, with what the process said, unless it ran to its end.
     #[track_caller]
     pub(crate) fn well(&self) {

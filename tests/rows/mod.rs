@@ -9,6 +9,7 @@
 mod blocks;
 mod pages;
 mod process;
+mod residency;
 mod support;
 
 use std::io::{BufReader, Read};
