@@ -24,7 +24,7 @@ static AT_FREE_SMALL_PAGES: Stratalloc =
 
 const MIB: usize = 1 << 20;
 const BOUND: usize = 8 * MIB;
-const LARGE: Layout = Layout::new::<[u8; 32 * MIB]>();
+const LARGE: Layout = Layout::new::<[u8; 15 * MIB]>();
 /// Together with what a cache holds it stays below seven eighths of the bound.
 const BELOW: Layout = Layout::new::<[u8; 5 * MIB]>();
 const SMALL: Layout = Layout::new::<[u64; 6]>();

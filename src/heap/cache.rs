@@ -130,6 +130,10 @@ impl Slot {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.head.load(Relaxed).is_null()
+    }
+
     /// By the owner, into an empty slot.
     fn put(&self, list: List, pages: u32, look: u32) {
         self.pages.store(pages, Relaxed);
@@ -266,7 +270,7 @@ pub struct Cache {
     runs_given: [AtomicU64; PAGE_LISTS],
     runs_taken: [AtomicU64; PAGE_LISTS],
     /// Pages of all full lists, those included that the purger has taken unnoticed.
-    full_pages: AtomicU32,
+    full_pages: Cell<u32>,
     full_pages_max: Cell<u32>,
     full_pages_idle: AtomicU32,
     trips: Cell<u32>,
@@ -301,7 +305,7 @@ impl Cache {
                 runs_held: array_of!(AtomicU32::new(0)),
                 runs_given: array_of!(AtomicU64::new(0)),
                 runs_taken: array_of!(AtomicU64::new(0)),
-                full_pages: AtomicU32::new(0),
+                full_pages: Cell::new(0),
                 full_pages_max: Cell::new(0),
                 full_pages_idle: AtomicU32::new(0),
                 trips: Cell::new(0),
@@ -385,7 +389,7 @@ impl Cache {
         let side = self.side(class);
         while side.len() > 0 {
             let (list, pages) = side.remove(end);
-            self.full_pages.store(self.full_pages.load(Relaxed) - pages, Relaxed);
+            self.full_pages.set(self.full_pages.get() - pages);
             if let Some(list) = list {
                 return Some((list, pages));
             }
@@ -394,10 +398,15 @@ impl Cache {
         None
     }
 
-    /// Whether the full lists pin so much that a purger should look after them, as far as the owner knows. Any thread may
-    /// ask, with the registry's lock held.
+    /// Whether the full lists pin so much that a purger should look after them, as far as the owner knows.
     pub(super) fn wants_purger(&self) -> bool {
-        self.full_pages.load(Relaxed) > self.full_pages_idle.load(Relaxed)
+        self.full_pages.get() > self.full_pages_idle.load(Relaxed)
+    }
+
+    /// By the purger, with the registry's lock: whether what it has left still pins so much.
+    pub(super) fn needs_purger(&self) -> bool {
+        let full = self.sides.iter().flat_map(|side| &side.slots).filter(|slot| !slot.is_empty());
+        full.map(|slot| slot.pages.load(Relaxed)).sum::<u32>() > self.full_pages_idle.load(Relaxed)
     }
 
     /// By the owner: takes note of what the purger has taken. O(classes).
@@ -405,21 +414,19 @@ impl Cache {
     pub(super) fn recount(&self) {
         let mut pages = 0;
         for slot in self.sides.iter().flat_map(|side| &side.slots) {
-            if slot.head.load(Relaxed).is_null() {
+            if slot.is_empty() {
                 slot.pages.store(0, Relaxed);
             }
             pages += slot.pages.load(Relaxed);
         }
-        self.full_pages.store(pages, Relaxed);
+        self.full_pages.set(pages);
     }
 
     /// By the purger, with the registry's lock: takes a full list that came before look `look` ended.
     pub(super) fn steal(&self, look: u32) -> Option<(Class, List)> {
         for class in Class::all() {
             let side = self.side(class);
-            let is_old = |slot: &&Slot| {
-                !slot.head.load(Relaxed).is_null() && look.wrapping_sub(slot.look.load(Relaxed)) as i32 > 0
-            };
+            let is_old = |slot: &&Slot| !slot.is_empty() && look.wrapping_sub(slot.look.load(Relaxed)) as i32 > 0;
             for slot in side.slots.iter().filter(is_old) {
                 if let Some(list) = slot.take(side.target()) {
                     bump(&side.stolen, u64::from(list.len()));
@@ -449,7 +456,7 @@ impl Cache {
     /// returns the list that must leave for that, if one must, with the pages it lies in at the most.
     pub(super) fn make_room(&self, class: Class, page_shift: u32, look: u32) -> Option<(List, u32)> {
         let side = self.side(class);
-        let spent = self.full_pages.load(Relaxed) >= self.full_pages_max.get();
+        let spent = self.full_pages.get() >= self.full_pages_max.get();
         if spent && side.len() > 1 {
             return Some(self.pass_main_on(class, page_shift));
         }
@@ -458,7 +465,7 @@ impl Cache {
         let evicted = if full { self.evict(class) } else { None };
         let main = self.take_main(class);
         let pages = pages_of(&main, class, page_shift);
-        self.full_pages.store(self.full_pages.load(Relaxed) + pages, Relaxed);
+        self.full_pages.set(self.full_pages.get() + pages);
         side.append(main, pages, look);
         self.publish(class);
         evicted
@@ -479,7 +486,7 @@ impl Cache {
     fn evict(&self, class: Class) -> Option<(List, u32)> {
         let side = self.side(class);
         let oldest = self.remove_oldest(class);
-        let more = side.limit.get() < SLOTS as u32 && self.full_pages.load(Relaxed) < self.full_pages_max.get();
+        let more = side.limit.get() < SLOTS as u32 && self.full_pages.get() < self.full_pages_max.get();
         side.limit.set(side.len() + 1 + u32::from(more));
         bump(&side.trips_out, u64::from(oldest.is_some()));
         oldest

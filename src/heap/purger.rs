@@ -52,7 +52,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                         count += 1;
                     }
                 }
-                registry.caches().any(Cache::wants_purger)
+                registry.caches().any(Cache::needs_purger)
             });
             stolen.into_iter().flatten().for_each(|(class, list)| self.sort(class, list));
             if count < STEAL {

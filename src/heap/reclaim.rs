@@ -32,6 +32,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             && !twin::is(Twin::G14)
             && !self.source.summon_purger()
         {
+            // Depots that were filled in the hope of a purger, who does not come after all.
+            if self.depots_are_large() {
+                Class::all().for_each(|class| self.drain_depot(class));
+            }
             // What is live may fall while pages are purged: the goal is set anew each time.
             self.purge_down_to(|| self.allowed_pages() / 8 * 7);
         }
@@ -151,10 +155,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn drain_depot(&self, class: Class) {
         let target = self.target(class);
         while let Some(list) = self.with_depot(class, |depot| depot.take(target)) {
-            self.sort(class, list);
+            self.sort_unheard(class, list);
         }
         let odd = self.with_depot(class, Depot::take_odd);
-        self.sort(class, odd);
+        self.sort_unheard(class, odd);
     }
 
     /// Gives back every page that no live block and no cache holds. O(free memory).

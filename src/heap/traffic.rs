@@ -101,7 +101,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Sees to it that a purger looks after a cache whose full lists pin much.
     fn have_looked_after(&self, cache: &Cache) {
-        if !cache.wants_purger() || self.source.is_purger_at_work() {
+        if !cache.wants_purger() || self.source.is_purger_at_work() || twin::is(Twin::G14) {
             return;
         }
         cache.recount();
@@ -240,6 +240,13 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Sorts a list into the slabs its blocks are of. O(its length).
     pub(crate) fn sort(&self, class: Class, list: List) {
+        if self.sort_unheard(class, list) {
+            self.keep_idle_bound();
+        }
+    }
+
+    /// `sort`, but it is the caller who looks at the idle bound, if this says so.
+    pub(crate) fn sort_unheard(&self, class: Class, list: List) -> bool {
         let (mut list, mut look) = (list, false);
         while !list.is_empty() {
             let returns = self.look_up(class, &mut list);
@@ -253,9 +260,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             look |= news;
             chain(whole).for_each(|slab| self.give_slab_back(slab));
         }
-        if look {
-            self.keep_idle_bound();
-        }
+        look
     }
 
     /// Finds the slabs of the next blocks of `list`.

@@ -7,7 +7,7 @@ use stratalloc::Stratalloc;
 #[global_allocator]
 static A: Stratalloc = Stratalloc::new();
 
-const BYTES: usize = 32 << 20;
+const BYTES: usize = 15 << 20;
 
 /// Frees more than the idle bound.
 #[unsafe(no_mangle)]
