@@ -95,6 +95,8 @@ pub(crate) enum Rank {
     Depot,
     /// One class of the slab layer.
     Slabs,
+    /// A reserve of long runs.
+    Reserve,
     /// The page runs.
     Runs,
     /// The memory for slab records.

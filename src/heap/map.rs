@@ -41,6 +41,8 @@ pub(crate) enum Entry {
     Run(u32),
     /// The last page, and not the first, of a run in use.
     RunEnd,
+    /// The first page of a run in a reserve: in use for the runs, free for its former user.
+    Kept(u32),
     /// A page of a slab.
     Slab(SlabRef),
 }
@@ -50,6 +52,7 @@ const FREE: u64 = 1;
 const RUN: u64 = 2;
 const RUN_END: u64 = 3;
 const SLAB: u64 = 4;
+const KEPT: u64 = 5;
 
 impl Entry {
     /// Kind in the low three bits; above them a length, or the address of a slab's record, which is a multiple of 8.
@@ -59,6 +62,7 @@ impl Entry {
             Self::Free(pages) => u64::from(pages) << 3 | FREE,
             Self::Run(pages) => u64::from(pages) << 3 | RUN,
             Self::RunEnd => RUN_END,
+            Self::Kept(pages) => u64::from(pages) << 3 | KEPT,
             Self::Slab(slab) => slab.address() as u64 | SLAB,
         }
     }
@@ -68,6 +72,7 @@ impl Entry {
             FREE => Self::Free((word >> 3) as u32),
             RUN => Self::Run((word >> 3) as u32),
             RUN_END => Self::RunEnd,
+            KEPT => Self::Kept((word >> 3) as u32),
             SLAB => SlabRef::from_address((word & !KIND) as usize).map_or(Self::None, Self::Slab),
             _ => Self::None,
         }
@@ -213,6 +218,13 @@ impl Map {
         if let Some(cell) = self.entry_cell(page) {
             cell.store(entry.encode(), Relaxed);
         }
+    }
+
+    /// Makes `old`, which a page of the caller's is, `new`; false if it is something else.
+    pub(crate) fn exchange(&self, page: Page, old: Entry, new: Entry) -> bool {
+        // Relaxed, and no exchange of the processor's: the entry is the owner's.
+        let cell = self.entry_cell(page).filter(|cell| cell.load(Relaxed) == old.encode());
+        cell.map(|cell| cell.store(new.encode(), Relaxed)).is_some()
     }
 
     /// Writes the entries of a run in use.

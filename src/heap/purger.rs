@@ -18,7 +18,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// since the look before. False if nothing is beyond.
     pub(crate) fn purge_unused(&self) -> bool {
         let in_slabs: u32 = Class::all().map(|class| self.with_slabs(class, unused_in_slabs)).sum();
-        let unused = self.with_runs(unused_in_runs) + in_slabs as usize;
+        let in_runs = self.with_runs(unused_in_runs);
+        let unused = in_runs + in_slabs as usize + self.give_unused_back();
         let before = self.tally.retained_pages();
         Class::all().for_each(|class| self.sort_unused_lists(class));
         let retained = self.tally.retained_pages();

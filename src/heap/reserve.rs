@@ -1,0 +1,267 @@
+//! Long runs that were freed a moment ago, kept for the next requests of pages.
+//!
+//! There are a few reserves, each behind a lock of its own, and each thread uses one of them: as long as there are not many
+//! threads, a lock is nobody else's, and long runs come and go without the lock of the runs. A reserve cuts what it hands
+//! out from the smallest run that fits, and joins neighbours that both lie in it, so it serves requests of any length, and
+//! wastes nothing. It holds a handful of runs; when one more comes, the one kept longest leaves for the runs.
+//!
+//! What lies here is free and resident. For the page map it is in use (nobody merges it), but as `Entry::Kept`, so that a
+//! second free is noticed. For the idle bound it is retained: what counts is a reserve's *allowance*, which it may fill
+//! without telling anybody. Allowances are granted while their sum fits the bound, and cut back to what is there at each
+//! look of the purger's; runs that stayed from one look to the next go to the runs, to be purged there.
+
+use super::cache::Cache;
+use super::map::{Entry, Map, Page, Stretch};
+use super::{Engine, RESERVES};
+use crate::fatal::{Fatal, die};
+use crate::lock::{Locked, RawLock};
+use crate::os::Source;
+
+/// Runs that one reserve holds at the most.
+const SLOTS: usize = 16;
+/// Bytes of runs that may be kept, and that one reserve holds at the most.
+const LONGEST: usize = 4 << 20;
+
+/// Some runs of the users', free for now. All zero bits when empty.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Reserve {
+    /// The kept runs, the one kept longest first; `len` of them.
+    runs: [Stretch; SLOTS],
+    len: usize,
+    /// How many of them, the first ones, were there when the purger last looked.
+    seen: usize,
+    /// Their pages.
+    pages: u32,
+    /// Pages that may be here. The tally knows.
+    allowance: u32,
+    allocs: u64,
+    frees: u64,
+}
+
+impl Reserve {
+    pub(crate) const EMPTY: Self = Self {
+        runs: [Stretch { first: 0, pages: 0 }; SLOTS],
+        len: 0,
+        seen: 0,
+        pages: 0,
+        allowance: 0,
+        allocs: 0,
+        frees: 0,
+    };
+
+    /// Hands out `pages` pages at a multiple of `align` bytes, from the smallest run that has them at its begin. O(slots).
+    pub(crate) fn take(&mut self, map: &Map, pages: u32, align: usize) -> Option<Page> {
+        let (mut best, mut excess) = (SLOTS, u32::MAX);
+        for (at, run) in self.runs.iter().enumerate().take(self.len) {
+            let more = run.pages.wrapping_sub(pages);
+            if more < excess && run.pages >= pages && map.address_of(run.first) & (align - 1) == 0 {
+                (best, excess) = (at, more);
+            }
+        }
+        let first = self.runs.get(best)?.first;
+        if excess == 0 {
+            self.remove(best);
+            map.set(first, Entry::Run(pages));
+        } else {
+            self.cut(map, best, pages);
+        }
+        self.pages -= pages;
+        self.allocs += 1;
+        Some(first)
+    }
+
+    /// Makes the first `pages` pages of run `at` a run of their own, in use; the rest stays.
+    fn cut(&mut self, map: &Map, at: usize, pages: u32) {
+        let run = self.runs[at];
+        let rest = Stretch { first: run.first + pages, pages: run.pages - pages };
+        map.set_run(run.first, pages);
+        map.set(rest.first, Entry::Kept(rest.pages));
+        self.runs[at] = rest;
+    }
+
+    /// Keeps `run`, which its user has freed, if the allowance and the slots let it. O(slots).
+    pub(crate) fn put(&mut self, map: &Map, run: Stretch) -> bool {
+        if self.pages + run.pages > self.allowance {
+            return false;
+        }
+        if self.len == SLOTS && !self.runs.iter().any(|kept| are_neighbours(*kept, run)) {
+            return false;
+        }
+        if !map.exchange(run.first, Entry::Run(run.pages), Entry::Kept(run.pages)) {
+            die(Fatal::NotARun);
+        }
+        let joined = self.join(map, run);
+        self.runs[self.len] = joined;
+        self.len += 1;
+        self.pages += run.pages;
+        self.frees += 1;
+        true
+    }
+
+    /// `run`, joined with its neighbours, which leave their slots.
+    fn join(&mut self, map: &Map, run: Stretch) -> Stretch {
+        let mut joined = run;
+        let mut at = 0;
+        while at < self.len {
+            let kept = self.runs[at];
+            if !are_neighbours(kept, joined) {
+                at += 1;
+                continue;
+            }
+            self.remove(at);
+            let (low, high) = if kept.first < joined.first { (kept, joined) } else { (joined, kept) };
+            joined = Stretch { first: low.first, pages: low.pages + high.pages };
+            map.set(high.first - 1, Entry::None);
+            map.set(high.first, Entry::None);
+            map.set_run(joined.first, joined.pages);
+            map.set(joined.first, Entry::Kept(joined.pages));
+        }
+        joined
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.len -= 1;
+        for i in at..self.len {
+            self.runs[i] = self.runs[i + 1];
+        }
+        self.seen -= usize::from(at < self.seen);
+    }
+
+    /// Takes out the run kept longest, as one in use.
+    pub(crate) fn evict(&mut self, map: &Map) -> Option<Stretch> {
+        let oldest = *self.runs[..self.len].first()?;
+        self.remove(0);
+        self.pages -= oldest.pages;
+        map.set(oldest.first, Entry::Run(oldest.pages));
+        Some(oldest)
+    }
+
+    /// Takes out a run that was here when the purger last looked, as one in use.
+    fn evict_seen(&mut self, map: &Map) -> Option<Stretch> {
+        if self.seen == 0 { None } else { self.evict(map) }
+    }
+}
+
+/// Whether one of the runs begins where the other ends.
+fn are_neighbours(a: Stretch, b: Stretch) -> bool {
+    a.first + a.pages == b.first || b.first + b.pages == a.first
+}
+
+/// What reserves counted, and pages in them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ReserveCounts {
+    pub(super) allocs: u64,
+    pub(super) frees: u64,
+    pub(super) pages: u64,
+}
+
+impl<S: Source, L: RawLock> Engine<S, L> {
+    fn reserve(&self, cache: &Cache) -> &Locked<Reserve, L> {
+        &self.reserves[cache.reserve() % RESERVES]
+    }
+
+    /// Whether runs of that length pass through the reserves, given that they have no run list. Not where addresses are
+    /// scarce.
+    pub(crate) fn may_be_kept(&self, pages: u32) -> bool {
+        (pages as usize) << self.map.page_shift() <= LONGEST && self.source.grows_again()
+    }
+
+    /// A run of the thread's reserve. It counts as handed up already.
+    pub(crate) fn take_kept(&self, cache: &Cache, pages: u32, align: usize) -> Option<Page> {
+        self.reserve(cache).with(|reserve| reserve.take(&self.map, pages, align))
+    }
+
+    /// Keeps a freed run in the thread's reserve; false if that has no room for it.
+    pub(crate) fn keep(&self, cache: &Cache, run: Stretch) -> bool {
+        let reserve = self.reserve(cache);
+        reserve.with(|reserve| reserve.put(&self.map, run)) || self.keep_instead(reserve, run)
+    }
+
+    /// Keeps a run in a reserve with a larger allowance, or in place of those kept longest.
+    #[inline(never)]
+    fn keep_instead(&self, reserve: &Locked<Reserve, L>, run: Stretch) -> bool {
+        let max = (LONGEST >> self.map.page_shift()) as u32;
+        let sum_max = self.allowed_pages();
+        let fits = reserve.with(|reserve| {
+            let more = (reserve.pages + run.pages).saturating_sub(reserve.allowance);
+            let granted = reserve.allowance + more <= max && self.tally.grant(more, sum_max);
+            reserve.allowance += if granted { more } else { 0 };
+            run.pages <= reserve.allowance
+        });
+        while fits {
+            let (kept, evicted) = reserve.with(|reserve| {
+                let kept = reserve.put(&self.map, run);
+                (kept, if kept { None } else { reserve.evict(&self.map) })
+            });
+            let Some(evicted) = evicted else {
+                self.keep_idle_bound();
+                return kept;
+            };
+            self.give_run_back(evicted);
+        }
+        false
+    }
+
+    /// Gives all runs of a thread's reserve back.
+    pub(crate) fn release_reserve_of(&self, cache: &Cache) {
+        self.release(self.reserve(cache));
+    }
+
+    /// Gives all runs of all reserves back; false if there was none.
+    pub(crate) fn release_reserves(&self) -> bool {
+        self.reserves.iter().fold(false, |any, reserve| self.release(reserve) | any)
+    }
+
+    fn release(&self, reserve: &Locked<Reserve, L>) -> bool {
+        let mut any = false;
+        while let Some(run) = reserve.with(|reserve| reserve.evict(&self.map)) {
+            self.give_run_back(run);
+            any = true;
+        }
+        self.cut_allowance(reserve);
+        any
+    }
+
+    /// Cuts an allowance back to what is there.
+    fn cut_allowance(&self, reserve: &Locked<Reserve, L>) {
+        reserve.with(|reserve| {
+            let less = reserve.allowance - reserve.pages;
+            reserve.allowance = reserve.pages;
+            self.tally.withdraw_grant(less);
+        });
+    }
+
+    /// A look of the purger's: allowances are cut back, and while too much is retained, what nobody has used since the look
+    /// before goes to the runs. Returns the pages of that.
+    #[cfg(all(feature = "std", not(loom)))]
+    pub(crate) fn give_unused_back(&self) -> usize {
+        self.reserves.iter().for_each(|reserve| self.cut_allowance(reserve));
+        let mut unused = 0;
+        for reserve in &self.reserves {
+            while self.tally.retained_pages() > self.allowed_pages() {
+                let Some(run) = reserve.with(|reserve| reserve.evict_seen(&self.map)) else {
+                    break;
+                };
+                unused += run.pages as usize;
+                self.give_run_back(run);
+            }
+            reserve.with(|reserve| reserve.seen = reserve.len);
+            self.cut_allowance(reserve);
+        }
+        unused
+    }
+
+    /// What all reserves counted and hold.
+    pub(super) fn count_reserves(&self) -> ReserveCounts {
+        let mut sum = ReserveCounts::default();
+        for reserve in &self.reserves {
+            reserve.with(|reserve| {
+                sum.allocs += reserve.allocs;
+                sum.frees += reserve.frees;
+                sum.pages += u64::from(reserve.pages);
+            });
+        }
+        sum
+    }
+}
