@@ -151,6 +151,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if self.listed(layout).is_some_and(|pages| cache.push_run(pages, run)) {
             return;
         }
+        if self.keep_long(cache, run.address(), layout) {
+            return;
+        }
         self.free_beyond_lists(cache, run, layout);
     }
 

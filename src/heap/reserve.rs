@@ -10,17 +10,22 @@
 //! without telling anybody. Allowances are granted while their sum fits the bound, and cut back to what is there at each
 //! look of the purger's; runs that stayed from one look to the next go to the runs, to be purged there.
 
-use super::cache::Cache;
+use super::cache::{Cache, PAGE_LISTS};
 use super::map::{Entry, Map, Page, Stretch};
 use super::{Engine, RESERVES};
 use crate::fatal::{Fatal, die};
 use crate::lock::{Locked, RawLock};
 use crate::os::Source;
+use core::alloc::Layout;
+use core::ptr::with_exposed_provenance_mut;
 
 /// Runs that one reserve holds at the most.
 const SLOTS: usize = 16;
 /// Bytes of runs that may be kept, and that one reserve holds at the most.
 const LONGEST: usize = 4 << 20;
+
+/// Not an excess.
+const NONE: u32 = u32::MAX / 2;
 
 /// Some runs of the users', free for now. All zero bits when empty.
 #[derive(Debug)]
@@ -52,19 +57,24 @@ impl Reserve {
 
     /// Hands out `pages` pages at a multiple of `align` bytes, from the smallest run that has them at its begin. O(slots).
     pub(crate) fn take(&mut self, map: &Map, pages: u32, align: usize) -> Option<Page> {
-        let (mut best, mut excess) = (SLOTS, u32::MAX);
-        for (at, run) in self.runs.iter().enumerate().take(self.len) {
+        // What is too short has an excess beyond every length.
+        let (mut best, mut excess, mut at) = (0, NONE, self.len);
+        while at > 0 && excess > 0 {
+            at -= 1;
+            let run = self.runs[at % SLOTS];
             let more = run.pages.wrapping_sub(pages);
-            if more < excess && run.pages >= pages && map.address_of(run.first) & (align - 1) == 0 {
+            if more < excess && map.address_of(run.first) & (align - 1) == 0 {
                 (best, excess) = (at, more);
             }
         }
-        let first = self.runs.get(best)?.first;
-        if excess == 0 {
-            self.remove(best);
-            map.set(first, Entry::Run(pages));
-        } else {
-            self.cut(map, best, pages);
+        let first = self.runs[best % SLOTS].first;
+        match excess {
+            0 => {
+                self.remove(best);
+                map.set(first, Entry::Run(pages));
+            }
+            NONE => return None,
+            _ => self.cut(map, best, pages),
         }
         self.pages -= pages;
         self.allocs += 1;
@@ -85,14 +95,15 @@ impl Reserve {
         if self.pages + run.pages > self.allowance {
             return false;
         }
-        if self.len == SLOTS && !self.runs.iter().any(|kept| are_neighbours(*kept, run)) {
+        let neighbour = self.runs[..self.len.min(SLOTS)].iter().any(|kept| are_neighbours(*kept, run));
+        if self.len == SLOTS && !neighbour {
             return false;
         }
         if !map.exchange(run.first, Entry::Run(run.pages), Entry::Kept(run.pages)) {
             die(Fatal::NotARun);
         }
-        let joined = self.join(map, run);
-        self.runs[self.len] = joined;
+        let joined = if neighbour { self.join(map, run) } else { run };
+        self.runs[self.len % SLOTS] = joined;
         self.len += 1;
         self.pages += run.pages;
         self.frees += 1;
@@ -122,9 +133,7 @@ impl Reserve {
 
     fn remove(&mut self, at: usize) {
         self.len -= 1;
-        for i in at..self.len {
-            self.runs[i] = self.runs[i + 1];
-        }
+        (at..self.len).for_each(|at| self.runs[at % SLOTS] = self.runs[(at + 1) % SLOTS]);
         self.seen -= usize::from(at < self.seen);
     }
 
@@ -167,7 +176,29 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         (pages as usize) << self.map.page_shift() <= LONGEST && self.source.grows_again()
     }
 
+    /// A run for a layout of whole pages from the thread's reserve. The heap need not be open.
+    #[inline]
+    pub(crate) fn take_long(&self, cache: &Cache, layout: Layout) -> Option<*mut u8> {
+        let pages = u32::try_from(layout.size().div_ceil(self.map.page_bytes())).ok()?;
+        if pages as usize <= PAGE_LISTS || !self.may_be_kept(pages) {
+            return None;
+        }
+        let first = self.take_kept(cache, pages, layout.align())?;
+        Some(with_exposed_provenance_mut(self.map.address_of(first)))
+    }
+
+    /// Keeps a freed run of that layout in the thread's reserve, if it has room.
+    #[inline]
+    pub(crate) fn keep_long(&self, cache: &Cache, run: usize, layout: Layout) -> bool {
+        let pages = layout.size().div_ceil(self.map.page_bytes());
+        pages > PAGE_LISTS && pages <= LONGEST >> self.map.page_shift() && self.source.grows_again() && {
+            let run = Stretch { first: self.map.page_of(run), pages: pages as u32 };
+            self.reserve(cache).with(|reserve| reserve.put(&self.map, run))
+        }
+    }
+
     /// A run of the thread's reserve. It counts as handed up already.
+    #[inline]
     pub(crate) fn take_kept(&self, cache: &Cache, pages: u32, align: usize) -> Option<Page> {
         self.reserve(cache).with(|reserve| reserve.take(&self.map, pages, align))
     }
