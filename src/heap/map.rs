@@ -221,6 +221,7 @@ impl Map {
     }
 
     /// Makes `old`, which a page of the caller's is, `new`; false if it is something else.
+    #[inline]
     pub(crate) fn exchange(&self, page: Page, old: Entry, new: Entry) -> bool {
         // Relaxed, and no exchange of the processor's: the entry is the owner's.
         let cell = self.entry_cell(page).filter(|cell| cell.load(Relaxed) == old.encode());

@@ -56,8 +56,25 @@ impl Reserve {
     };
 
     /// Hands out `pages` pages at a multiple of `align` bytes, from the smallest run that has them at its begin. O(slots).
+    #[inline]
     pub(crate) fn take(&mut self, map: &Map, pages: u32, align: usize) -> Option<Page> {
         // What is too short has an excess beyond every length.
+        // The run freed last is the one asked for most often.
+        let newest = self.len.wrapping_sub(1);
+        let run = self.runs[newest % SLOTS];
+        if self.len > 0 && run.pages == pages && map.address_of(run.first) & (align - 1) == 0 {
+            self.len = newest;
+            self.seen = self.seen.min(newest);
+            map.set(run.first, Entry::Run(pages));
+            self.pages -= pages;
+            self.allocs += 1;
+            return Some(run.first);
+        }
+        self.take_best(map, pages, align)
+    }
+
+    #[inline(never)]
+    fn take_best(&mut self, map: &Map, pages: u32, align: usize) -> Option<Page> {
         let (mut best, mut excess, mut at) = (0, NONE, self.len);
         while at > 0 && excess > 0 {
             at -= 1;
@@ -91,23 +108,35 @@ impl Reserve {
     }
 
     /// Keeps `run`, which its user has freed, if the allowance and the slots let it. O(slots).
+    #[inline]
     pub(crate) fn put(&mut self, map: &Map, run: Stretch) -> bool {
         if self.pages + run.pages > self.allowance {
             return false;
         }
-        let neighbour = self.runs[..self.len.min(SLOTS)].iter().any(|kept| are_neighbours(*kept, run));
-        if self.len == SLOTS && !neighbour {
+        let joined = if self.len == 0 {
+            mark(map, run);
+            run
+        } else if let Some(joined) = self.put_beside(map, run) {
+            joined
+        } else {
             return false;
-        }
-        if !map.exchange(run.first, Entry::Run(run.pages), Entry::Kept(run.pages)) {
-            die(Fatal::NotARun);
-        }
-        let joined = if neighbour { self.join(map, run) } else { run };
+        };
         self.runs[self.len % SLOTS] = joined;
         self.len += 1;
         self.pages += run.pages;
         self.frees += 1;
         true
+    }
+
+    /// `run`, marked as kept and joined with its neighbours; `None` if there is no slot for it.
+    #[inline(never)]
+    fn put_beside(&mut self, map: &Map, run: Stretch) -> Option<Stretch> {
+        let neighbour = (0..self.len).any(|at| are_neighbours(self.runs[at % SLOTS], run));
+        if self.len == SLOTS && !neighbour {
+            return None;
+        }
+        mark(map, run);
+        Some(if neighbour { self.join(map, run) } else { run })
     }
 
     /// `run`, joined with its neighbours, which leave their slots.
@@ -152,6 +181,14 @@ impl Reserve {
     }
 }
 
+/// Marks a run, which is in use with just that length, as kept.
+#[inline]
+fn mark(map: &Map, run: Stretch) {
+    if !map.exchange(run.first, Entry::Run(run.pages), Entry::Kept(run.pages)) {
+        die(Fatal::NotARun);
+    }
+}
+
 /// Whether one of the runs begins where the other ends.
 fn are_neighbours(a: Stretch, b: Stretch) -> bool {
     a.first + a.pages == b.first || b.first + b.pages == a.first
@@ -179,22 +216,27 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// A run for a layout of whole pages from the thread's reserve. The heap need not be open.
     #[inline]
     pub(crate) fn take_long(&self, cache: &Cache, layout: Layout) -> Option<*mut u8> {
-        let pages = u32::try_from(layout.size().div_ceil(self.map.page_bytes())).ok()?;
-        if pages as usize <= PAGE_LISTS || !self.may_be_kept(pages) {
-            return None;
-        }
+        let pages = self.keepable(layout)?;
         let first = self.take_kept(cache, pages, layout.align())?;
         Some(with_exposed_provenance_mut(self.map.address_of(first)))
+    }
+
+    /// The pages of a layout that is no class's, if runs of that length pass through the reserves.
+    #[inline(always)]
+    fn keepable(&self, layout: Layout) -> Option<u32> {
+        let shift = self.map.page_shift();
+        let pages = (layout.size().wrapping_sub(1) >> shift) + 1;
+        let short = pages.wrapping_sub(PAGE_LISTS + 1);
+        (short < (LONGEST >> shift) - PAGE_LISTS && self.source.grows_again()).then_some(pages as u32)
     }
 
     /// Keeps a freed run of that layout in the thread's reserve, if it has room.
     #[inline]
     pub(crate) fn keep_long(&self, cache: &Cache, run: usize, layout: Layout) -> bool {
-        let pages = layout.size().div_ceil(self.map.page_bytes());
-        pages > PAGE_LISTS && pages <= LONGEST >> self.map.page_shift() && self.source.grows_again() && {
-            let run = Stretch { first: self.map.page_of(run), pages: pages as u32 };
+        self.keepable(layout).is_some_and(|pages| {
+            let run = Stretch { first: self.map.page_of(run), pages };
             self.reserve(cache).with(|reserve| reserve.put(&self.map, run))
-        }
+        })
     }
 
     /// A run of the thread's reserve. It counts as handed up already.
