@@ -209,6 +209,15 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.keep_idle_bound();
     }
 
+    /// Gives runs of a reserve back to the runs, all at once.
+    pub(crate) fn give_runs_back(&self, given: &[Stretch]) {
+        if !given.is_empty() {
+            let pages: u32 = given.iter().map(|run| run.pages).sum();
+            self.tally.returned((pages as usize) << self.map.page_shift());
+            self.with_runs(|runs| given.iter().for_each(|run| runs.free(&self.map, *run)));
+        }
+    }
+
     /// Runs `section` with the runs locked, and publishes how many dirty pages they have.
     pub(crate) fn with_runs<R>(&self, section: impl FnOnce(&mut Runs) -> R) -> R {
         self.runs.with(|runs| {

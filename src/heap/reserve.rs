@@ -24,6 +24,9 @@ const SLOTS: usize = 16;
 /// Bytes of runs that may be kept, and that one reserve holds at the most.
 const LONGEST: usize = 4 << 20;
 
+/// When room must be made, this part of a reserve is emptied.
+const SPARE_PART: u32 = 4;
+
 /// Not an excess.
 const NONE: u32 = u32::MAX / 2;
 
@@ -166,6 +169,18 @@ impl Reserve {
         self.seen -= usize::from(at < self.seen);
     }
 
+    /// Takes out those kept longest until `pages` pages more have room, and somewhat beyond, so that it pays.
+    fn make_room(&mut self, map: &Map, pages: u32, leaving: &mut Leaving) {
+        let enough = (self.allowance - self.allowance / SPARE_PART).min(self.allowance - pages);
+        while self.pages > enough || self.len > SLOTS - SLOTS / SPARE_PART as usize {
+            let Some(run) = self.evict(map) else {
+                return;
+            };
+            leaving.runs[leaving.len % SLOTS] = run;
+            leaving.len += 1;
+        }
+    }
+
     /// Takes out the run kept longest, as one in use.
     pub(crate) fn evict(&mut self, map: &Map) -> Option<Stretch> {
         let oldest = *self.runs[..self.len].first()?;
@@ -187,6 +202,12 @@ fn mark(map: &Map, run: Stretch) {
     if !map.exchange(run.first, Entry::Run(run.pages), Entry::Kept(run.pages)) {
         die(Fatal::NotARun);
     }
+}
+
+/// Runs that leave a reserve, in use for the runs.
+struct Leaving {
+    runs: [Stretch; SLOTS],
+    len: usize,
 }
 
 /// Whether one of the runs begins where the other ends.
@@ -251,29 +272,26 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         reserve.with(|reserve| reserve.put(&self.map, run)) || self.keep_instead(reserve, run)
     }
 
-    /// Keeps a run in a reserve with a larger allowance, or in place of those kept longest.
+    /// Keeps a run in a reserve with a larger allowance, or in place of those kept longest; false if it is too long for
+    /// the allowance there may be.
     #[inline(never)]
     fn keep_instead(&self, reserve: &Locked<Reserve, L>, run: Stretch) -> bool {
-        let max = (LONGEST >> self.map.page_shift()) as u32;
-        let sum_max = self.allowed_pages();
-        let fits = reserve.with(|reserve| {
-            let more = (reserve.pages + run.pages).saturating_sub(reserve.allowance);
-            let granted = reserve.allowance + more <= max && self.tally.grant(more, sum_max);
-            reserve.allowance += if granted { more } else { 0 };
-            run.pages <= reserve.allowance
+        let most = (LONGEST >> self.map.page_shift()) as u32;
+        let mut leaving = Leaving { runs: [Stretch { first: 0, pages: 0 }; SLOTS], len: 0 };
+        let (granted, kept) = reserve.with(|reserve| {
+            let wanted = (reserve.pages + run.pages).min(most).saturating_sub(reserve.allowance);
+            let granted = wanted > 0 && self.tally.grant(wanted, self.allowed_pages());
+            reserve.allowance += if granted { wanted } else { 0 };
+            if run.pages <= reserve.allowance {
+                reserve.make_room(&self.map, run.pages, &mut leaving);
+            }
+            (granted, reserve.put(&self.map, run))
         });
-        while fits {
-            let (kept, evicted) = reserve.with(|reserve| {
-                let kept = reserve.put(&self.map, run);
-                (kept, if kept { None } else { reserve.evict(&self.map) })
-            });
-            let Some(evicted) = evicted else {
-                self.keep_idle_bound();
-                return kept;
-            };
-            self.give_run_back(evicted);
+        self.give_runs_back(&leaving.runs[..leaving.len]);
+        if granted || leaving.len > 0 {
+            self.keep_idle_bound();
         }
-        false
+        kept
     }
 
     /// Gives all runs of a thread's reserve back.
