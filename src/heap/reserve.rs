@@ -12,6 +12,7 @@
 
 use super::cache::{Cache, PAGE_LISTS};
 use super::map::{Entry, Map, Page, Stretch};
+use super::run::check_run;
 use super::{Engine, RESERVES};
 use crate::fatal::{Fatal, die};
 use crate::lock::{Locked, RawLock};
@@ -276,6 +277,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// the allowance there may be.
     #[inline(never)]
     fn keep_instead(&self, reserve: &Locked<Reserve, L>, run: Stretch) -> bool {
+        // Before others make room: one of them may be this very run, freed twice.
+        check_run(&self.map, run);
         let most = (LONGEST >> self.map.page_shift()) as u32;
         let mut leaving = Leaving { runs: [Stretch { first: 0, pages: 0 }; SLOTS], len: 0 };
         let (granted, kept) = reserve.with(|reserve| {
@@ -356,3 +359,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         sum
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "reserve_tests.rs"]
+mod tests;
