@@ -314,30 +314,48 @@ impl Map {
         unsafe { record.as_ref() }
     }
 
-    /// The word with the bit of `page` in `bitmap`, and the bit's place in it.
-    fn bit_word(&self, bitmap: usize, page: Page) -> Option<(&AtomicU64, u32)> {
+    /// The words of `bitmap` in the leaf of `page`, and the page's place in it.
+    #[inline]
+    fn words(&self, bitmap: usize, page: Page) -> Option<(NonNull<AtomicU64>, usize)> {
         let (leaf, at) = self.leaf(page)?;
         let pages = self.leaf_pages.load(Relaxed);
-        let before = bitmap * pages.div_ceil(64) + at / 64;
-        let skip = pages * (ENTRY_BYTES + FREE_BYTES) + before * size_of::<AtomicU64>();
+        let skip = pages * (ENTRY_BYTES + FREE_BYTES) + bitmap * pages.div_ceil(64) * size_of::<AtomicU64>();
         // SAFETY: after the records a leaf has its bitmaps, each with a bit for each of its pages, in words.
-        let word = unsafe { leaf.add(skip) }.cast::<AtomicU64>();
-        // SAFETY: as above.
+        Some((unsafe { leaf.add(skip) }.cast::<AtomicU64>(), at))
+    }
+
+    /// The word with the bit of `page` in `bitmap`, and the bit's place in it.
+    fn bit_word(&self, bitmap: usize, page: Page) -> Option<(&AtomicU64, u32)> {
+        let (words, at) = self.words(bitmap, page)?;
+        // SAFETY: the place lies in the leaf, so its word is one of the bitmap's.
+        let word = unsafe { words.add(at / 64) };
+        // SAFETY: as above; leaves are never unmapped.
         Some((unsafe { word.as_ref() }, at as u32 % 64))
     }
 
     /// Calls `each` with the words that hold the bits of `pages` pages from `first` on, and the mask of those bits.
+    /// O(pages / 64); the leaf is looked up once for all of its words.
+    #[inline]
     fn each_word(&self, bitmap: usize, first: Page, pages: u32, mut each: impl FnMut(&AtomicU64, u64, Page)) {
         let (mut page, mut left) = (first, pages);
         while left > 0 {
-            let Some((word, bit)) = self.bit_word(bitmap, page) else {
+            let Some((words, at)) = self.words(bitmap, page) else {
                 return;
             };
-            let here = left.min(64 - bit);
-            let mask = u64::MAX >> (64 - here) << bit;
-            each(word, mask, page - bit);
-            page = page.wrapping_add(here);
-            left -= here;
+            let mut in_leaf = left.min((self.leaf_pages.load(Relaxed) - at) as u32);
+            left -= in_leaf;
+            let mut at = at as u32;
+            while in_leaf > 0 {
+                let bit = at % 64;
+                let here = in_leaf.min(64 - bit);
+                // SAFETY: `at` lies in the leaf, so its word is one of the bitmap's.
+                let word = unsafe { words.add(at as usize / 64) };
+                // SAFETY: as above; leaves are never unmapped.
+                each(unsafe { word.as_ref() }, u64::MAX >> (64 - here) << bit, page.wrapping_sub(bit));
+                page = page.wrapping_add(here);
+                at += here;
+                in_leaf -= here;
+            }
         }
     }
 

@@ -169,8 +169,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     fn free_pages(&self, cache: &Cache, run: Block, layout: Layout, pages: u32) {
         if !self.has_list(pages, layout) {
             let run = Stretch { first: self.map.page_of(run.address()), pages };
-            let kept = pages as usize > PAGE_LISTS && self.may_be_kept(pages) && self.keep(cache, run);
-            return if kept { () } else { self.give_run_back(run) };
+            let kept = pages as usize > PAGE_LISTS && self.may_be_kept(pages) && self.keep_instead(cache, run);
+            if !kept {
+                self.give_run_back(run);
+            }
+            return;
         }
         if cache.push_run(pages as usize, run) {
             return;
@@ -209,7 +212,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.keep_idle_bound();
     }
 
-    /// Gives runs of a reserve back to the runs, all at once.
+    /// Gives runs of a reserve back to the runs, all at once. What is retained stays the same.
     pub(crate) fn give_runs_back(&self, given: &[Stretch]) {
         if !given.is_empty() {
             let pages: u32 = given.iter().map(|run| run.pages).sum();
@@ -301,7 +304,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let (first, shift) = (self.map.page_of(address), self.map.page_shift());
         if new > old {
             let fill = self.fill_at_this_size(Fill::Dense);
-            let grown = self.with_runs(|runs| runs.grow(&self.map, first, old, new, fill));
+            let grow = || self.with_runs(|runs| runs.grow(&self.map, first, old, new, fill));
+            let grown = grow().or_else(|| if self.uproot(first + old) { grow() } else { None });
             let Some(grant) = grown else {
                 return false;
             };

@@ -7,6 +7,7 @@
 use super::Engine;
 use super::class::Class;
 use super::depot::Depot;
+use super::reserve::Reserve;
 use super::run::Runs;
 use super::slab::Slabs;
 use crate::lock::RawLock;
@@ -28,6 +29,25 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             self.purge_down_to(|| least.max(self.allowed_pages() / 8 * 7));
         }
         self.is_over_bound()
+    }
+
+    /// The purger's look at the reserves: allowances are cut back, and while too much is retained, what nobody has used since the look
+    /// before goes to the runs. Returns the pages of that.
+    fn give_unused_back(&self) -> usize {
+        self.reserves.iter().for_each(|reserve| self.cut_allowance(reserve));
+        let mut unused = 0;
+        for reserve in &self.reserves {
+            while self.tally.retained_pages() > self.allowed_pages() {
+                let Some(run) = reserve.with(|reserve| reserve.evict_seen(&self.map)) else {
+                    break;
+                };
+                unused += run.pages as usize;
+                self.give_runs_back(&[run]);
+            }
+            reserve.with(Reserve::note_look);
+            self.cut_allowance(reserve);
+        }
+        unused
     }
 
     /// Sorts the lists of a depot that nobody wanted since the look before, while the depots are too large.

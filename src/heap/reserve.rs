@@ -2,8 +2,9 @@
 //!
 //! There are a few reserves, each behind a lock of its own, and each thread uses one of them: as long as there are not many
 //! threads, a lock is nobody else's, and long runs come and go without the lock of the runs. A reserve cuts what it hands
-//! out from the smallest run that fits, and joins neighbours that both lie in it, so it serves requests of any length, and
-//! wastes nothing. It holds a handful of runs; when one more comes, the one kept longest leaves for the runs.
+//! out from the smallest run that fits, if that is not much longer, and joins neighbours that both lie in it; so nothing
+//! is wasted, and long ones stay whole. It holds a handful of runs; when one more comes, those kept longest leave for the
+//! runs.
 //!
 //! What lies here is free and resident. For the page map it is in use (nobody merges it), but as `Entry::Kept`, so that a
 //! second free is noticed. For the idle bound it is retained: what counts is a reserve's *allowance*, which it may fill
@@ -28,8 +29,8 @@ const LONGEST: usize = 4 << 20;
 /// When room must be made, this part of a reserve is emptied.
 const SPARE_PART: u32 = 4;
 
-/// Not an excess.
-const NONE: u32 = u32::MAX / 2;
+/// A run is cut if it is longer than what is wanted by no more than this part: best fit among all runs wastes less.
+const CUT_PART: u32 = 4;
 
 /// Some runs of the users', free for now. All zero bits when empty.
 #[derive(Debug)]
@@ -62,7 +63,6 @@ impl Reserve {
     /// Hands out `pages` pages at a multiple of `align` bytes, from the smallest run that has them at its begin. O(slots).
     #[inline]
     pub(crate) fn take(&mut self, map: &Map, pages: u32, align: usize) -> Option<Page> {
-        // What is too short has an excess beyond every length.
         // The run freed last is the one asked for most often.
         let newest = self.len.wrapping_sub(1);
         let run = self.runs[newest % SLOTS];
@@ -79,7 +79,8 @@ impl Reserve {
 
     #[inline(never)]
     fn take_best(&mut self, map: &Map, pages: u32, align: usize) -> Option<Page> {
-        let (mut best, mut excess, mut at) = (0, NONE, self.len);
+        let limit = pages / CUT_PART + 1;
+        let (mut best, mut excess, mut at) = (0, limit, self.len);
         while at > 0 && excess > 0 {
             at -= 1;
             let run = self.runs[at % SLOTS];
@@ -94,7 +95,7 @@ impl Reserve {
                 self.remove(best);
                 map.set(first, Entry::Run(pages));
             }
-            NONE => return None,
+            none if none == limit => return None,
             _ => self.cut(map, best, pages),
         }
         self.pages -= pages;
@@ -191,9 +192,24 @@ impl Reserve {
         Some(oldest)
     }
 
+    /// Takes out the run that begins with `first`, as one in use.
+    fn uproot(&mut self, map: &Map, first: Page) -> Option<Stretch> {
+        let at = (0..self.len).find(|at| self.runs[at % SLOTS].first == first)?;
+        let run = self.runs[at % SLOTS];
+        self.remove(at);
+        self.pages -= run.pages;
+        map.set(first, Entry::Run(run.pages));
+        Some(run)
+    }
+
     /// Takes out a run that was here when the purger last looked, as one in use.
-    fn evict_seen(&mut self, map: &Map) -> Option<Stretch> {
+    pub(crate) fn evict_seen(&mut self, map: &Map) -> Option<Stretch> {
         if self.seen == 0 { None } else { self.evict(map) }
+    }
+
+    /// Says that the purger has looked.
+    pub(crate) fn note_look(&mut self) {
+        self.seen = self.len;
     }
 }
 
@@ -267,21 +283,15 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.reserve(cache).with(|reserve| reserve.take(&self.map, pages, align))
     }
 
-    /// Keeps a freed run in the thread's reserve; false if that has no room for it.
-    pub(crate) fn keep(&self, cache: &Cache, run: Stretch) -> bool {
-        let reserve = self.reserve(cache);
-        reserve.with(|reserve| reserve.put(&self.map, run)) || self.keep_instead(reserve, run)
-    }
-
-    /// Keeps a run in a reserve with a larger allowance, or in place of those kept longest; false if it is too long for
-    /// the allowance there may be.
+    /// After `keep_long` had no room: keeps a freed run in the thread's reserve with a larger allowance, or in place of those
+    /// kept longest; false if it is too long for the allowance there may be.
     #[inline(never)]
-    fn keep_instead(&self, reserve: &Locked<Reserve, L>, run: Stretch) -> bool {
+    pub(crate) fn keep_instead(&self, cache: &Cache, run: Stretch) -> bool {
         // Before others make room: one of them may be this very run, freed twice.
         check_run(&self.map, run);
         let most = (LONGEST >> self.map.page_shift()) as u32;
         let mut leaving = Leaving { runs: [Stretch { first: 0, pages: 0 }; SLOTS], len: 0 };
-        let (granted, kept) = reserve.with(|reserve| {
+        let (granted, kept) = self.reserve(cache).with(|reserve| {
             let wanted = (reserve.pages + run.pages).min(most).saturating_sub(reserve.allowance);
             let granted = wanted > 0 && self.tally.grant(wanted, self.allowed_pages());
             reserve.allowance += if granted { wanted } else { 0 };
@@ -297,6 +307,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         kept
     }
 
+    /// Gives the kept run that begins with `first`, if one does, back to the runs: a run before it is to grow.
+    pub(crate) fn uproot(&self, first: Page) -> bool {
+        let is_kept = matches!(self.map.entry(first), Entry::Kept(_));
+        let find = || self.reserves.iter().find_map(|reserve| reserve.with(|reserve| reserve.uproot(&self.map, first)));
+        let run = if is_kept { find() } else { None };
+        run.map(|run| self.give_runs_back(&[run])).is_some()
+    }
+
     /// Gives all runs of a thread's reserve back.
     pub(crate) fn release_reserve_of(&self, cache: &Cache) {
         self.release(self.reserve(cache));
@@ -310,7 +328,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     fn release(&self, reserve: &Locked<Reserve, L>) -> bool {
         let mut any = false;
         while let Some(run) = reserve.with(|reserve| reserve.evict(&self.map)) {
-            self.give_run_back(run);
+            self.give_runs_back(&[run]);
             any = true;
         }
         self.cut_allowance(reserve);
@@ -318,32 +336,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Cuts an allowance back to what is there.
-    fn cut_allowance(&self, reserve: &Locked<Reserve, L>) {
+    pub(crate) fn cut_allowance(&self, reserve: &Locked<Reserve, L>) {
         reserve.with(|reserve| {
             let less = reserve.allowance - reserve.pages;
             reserve.allowance = reserve.pages;
             self.tally.withdraw_grant(less);
         });
-    }
-
-    /// A look of the purger's: allowances are cut back, and while too much is retained, what nobody has used since the look
-    /// before goes to the runs. Returns the pages of that.
-    #[cfg(all(feature = "std", not(loom)))]
-    pub(crate) fn give_unused_back(&self) -> usize {
-        self.reserves.iter().for_each(|reserve| self.cut_allowance(reserve));
-        let mut unused = 0;
-        for reserve in &self.reserves {
-            while self.tally.retained_pages() > self.allowed_pages() {
-                let Some(run) = reserve.with(|reserve| reserve.evict_seen(&self.map)) else {
-                    break;
-                };
-                unused += run.pages as usize;
-                self.give_run_back(run);
-            }
-            reserve.with(|reserve| reserve.seen = reserve.len);
-            self.cut_allowance(reserve);
-        }
-        unused
     }
 
     /// What all reserves counted and hold.

@@ -1,6 +1,6 @@
 //! A reserve against a model that knows the state of every page.
 
-use super::{Reserve, SLOTS, Stretch};
+use super::{CUT_PART, Reserve, SLOTS, Stretch};
 use crate::heap::granule::Fill;
 use crate::heap::map::{Entry, Map};
 use crate::heap::run::Runs;
@@ -63,15 +63,17 @@ impl Bench {
             Op::Evict => self.evict(false),
             Op::EvictSeen => self.evict(true),
             Op::Look => {
-                self.reserve.seen = self.reserve.len;
+                self.reserve.note_look();
                 self.seen = self.kept.len();
             }
         }
     }
 
-    /// Takes a run, and asserts that the reserve serves from the smallest that fits, the newest among equals.
+    /// Takes a run, and asserts that the reserve serves from the smallest that fits and is not too long, the newest among equals.
     fn take(&mut self, pages: u32, align: usize) {
-        let fits = |run: &&Stretch| run.pages >= pages && self.map.address_of(run.first).is_multiple_of(align);
+        let lengths = pages..=pages + pages / CUT_PART;
+        let fits =
+            |run: &&Stretch| lengths.contains(&run.pages) && self.map.address_of(run.first).is_multiple_of(align);
         let best = self.kept.iter().rev().filter(fits).min_by_key(|run| run.pages).copied();
         let taken = self.reserve.take(&self.map, pages, align);
         assert_eq!(taken, best.map(|run| run.first), "{pages} pages at {align}");
