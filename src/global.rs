@@ -174,6 +174,9 @@ impl Process<'_> {
                 }
                 return run.as_ptr();
             }
+            if !zeroed && let Some(run) = ENGINE.take_long(cache, layout) {
+                return run;
+            }
             self.alloc_beyond_lists(cache, layout, zeroed)
         })
     }

@@ -57,14 +57,8 @@ unsafe impl RawLock for Spin {
 
     #[inline]
     fn acquire(&self) {
-        let mut round: u32 = 0;
-        while !self.take() {
-            round = round.saturating_add(1);
-            match round {
-                0..ROUNDS => core::hint::spin_loop(),
-                ROUNDS..PATIENCE => os::yield_now(),
-                _ => os::rest(),
-            }
+        if !self.take() {
+            self.wait();
         }
     }
 
@@ -76,6 +70,21 @@ unsafe impl RawLock for Spin {
 }
 
 impl Spin {
+    /// Waits until the lock is free and takes it.
+    #[cold]
+    #[inline(never)]
+    fn wait(&self) {
+        let mut round: u32 = 0;
+        while !self.take() {
+            round = round.saturating_add(1);
+            match round {
+                0..ROUNDS => core::hint::spin_loop(),
+                ROUNDS..PATIENCE => os::yield_now(),
+                _ => os::rest(),
+            }
+        }
+    }
+
     /// Takes the lock if it is free. The guard is forgotten: `release` stands for its drop.
     #[inline]
     fn take(&self) -> bool {
@@ -95,6 +104,8 @@ pub(crate) enum Rank {
     Depot,
     /// One class of the slab layer.
     Slabs,
+    /// A reserve of long runs.
+    Reserve,
     /// The page runs.
     Runs,
     /// The memory for slab records.

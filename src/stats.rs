@@ -111,9 +111,9 @@ fn hit_rate(calls: u64, misses: u64) -> f64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunStats {
-    /// Runs handed out by the threads' run lists.
+    /// Runs handed out by the threads' run lists and reserves.
     pub list_allocs: u64,
-    /// Runs taken back by the threads' run lists.
+    /// Runs taken back by the threads' run lists and reserves.
     pub list_frees: u64,
     /// Runs handed out, slabs included.
     pub allocs: u64,

@@ -365,3 +365,95 @@ fn g6_more_threads_than_processors() {
     let intact: usize = threads.into_iter().map(|thread| thread.join().expect("the thread ends well")).sum();
     assert_eq!(intact, CROWD * ROUNDS);
 }
+
+/// Blocks longer than the run lists keep, of random lengths up to 1 MiB, written from end to end.
+fn long_blocks(seed: usize, count: usize) -> Vec<Vec<u8>> {
+    let size = |i: usize| (80 << 10) + (seed * 7919 + i * 104_729) % (900 << 10);
+    (0..count).map(|i| vec![i as u8 | 1; size(i)]).collect()
+}
+
+#[test]
+fn g6_long_blocks_come_and_go_in_many_threads() {
+    let (give, take) = mpsc::sync_channel::<Vec<u8>>(20);
+    let taker = thread::spawn(move || {
+        let whole = |block: &Vec<u8>| block.iter().all(|byte| *byte == block[0]);
+        take.into_iter().filter(whole).count()
+    });
+    let threads: Vec<_> = (0..20)
+        .map(|seed| {
+            let give = give.clone();
+            thread::spawn(move || {
+                for round in 0..10 {
+                    let mut blocks = long_blocks(seed + round, 12);
+                    blocks.drain(..4).for_each(|block| give.send(block).expect("somebody takes it"));
+                    blocks.iter_mut().for_each(|block| block.resize(block.len() * 2, block[0]));
+                    assert!(blocks.iter().all(|block| block.iter().all(|byte| *byte == block[0])));
+                    assert!(vec![0_u8; 300_000 + seed].iter().all(|byte| *byte == 0));
+                }
+            })
+        })
+        .collect();
+    drop(give);
+    threads.into_iter().for_each(|thread| thread.join().expect("the thread ends well"));
+    assert_eq!(taker.join().expect("the thread ends well"), 20 * 10 * 4);
+}
+
+#[test]
+fn g14_long_blocks_that_waiting_threads_freed_come_back() {
+    in_own_process(|| {
+        let (before, stop) = (resident_bytes(), Arc::new(Barrier::new(9)));
+        let live: Vec<Vec<u8>> = (0..200).map(|_| vec![1; 1 << 20]).collect();
+        let threads: Vec<_> = (0..8)
+            .map(|seed| {
+                let stop = Arc::clone(&stop);
+                thread::spawn(move || {
+                    (0..20).for_each(|round| drop(long_blocks(seed * round, 5)));
+                    stop.wait();
+                    stop.wait();
+                })
+            })
+            .collect();
+        stop.wait();
+        drop(live);
+        thread::sleep(std::time::Duration::from_secs(1));
+        let held = resident_bytes() - before;
+        // 8 MiB retained, stacks and records, and what the threads' caches hold.
+        assert!(held <= 11 * MIB, "{held} bytes resident, a second after the last call");
+        stop.wait();
+        threads.into_iter().for_each(|thread| thread.join().expect("the thread ends well"));
+        Stratalloc::collect();
+        let stats = Stratalloc::stats();
+        assert_eq!(stats.retained, 0);
+        assert!(stats.allocated < MIB && stats.active < 2 * MIB, "{stats:?}");
+    })
+    .well();
+}
+
+/// Allocates `pages` pages and frees them twice.
+fn free_twice(pages: usize) {
+    let layout = std::alloc::Layout::from_size_align(pages * 4096, 8).expect("a layout");
+    // SAFETY: the size is not 0.
+    let block = unsafe { std::alloc::alloc(layout) };
+    // SAFETY: allocated above.
+    unsafe { std::alloc::dealloc(block, layout) };
+    // SAFETY: none: this is the mistake that must be noticed.
+    unsafe { std::alloc::dealloc(black_box(block), layout) };
+}
+
+#[test]
+fn g5_a_kept_block_freed_twice_ends_the_process() {
+    let ended = in_own_process(|| free_twice(256));
+    assert!(ended.stderr.contains("no run of that length"), "{ended:?}");
+}
+
+#[test]
+fn g5_the_longest_kept_block_freed_twice_ends_the_process() {
+    let ended = in_own_process(|| free_twice(1024));
+    assert!(ended.stderr.contains("no run of that length"), "{ended:?}");
+}
+
+#[test]
+fn g5_a_block_too_long_to_be_kept_freed_twice_ends_the_process() {
+    let ended = in_own_process(|| free_twice(1025));
+    assert!(ended.stderr.contains("no run of that length"), "{ended:?}");
+}

@@ -4,6 +4,7 @@ use super::Engine;
 use super::cache::{Cache, CacheCounts, PAGE_LISTS};
 use super::class::{CLASSES, Class};
 use super::map::Map;
+use super::reserve::ReserveCounts;
 use crate::lock::RawLock;
 use crate::os::Source;
 use crate::stats::{ClassStats, RunStats, Stats};
@@ -29,6 +30,8 @@ pub(crate) struct Tally {
     run_bytes: AtomicUsize,
     /// Pages of free runs that may be resident.
     dirty_pages: AtomicUsize,
+    /// Pages that the reserves may hold.
+    granted_pages: AtomicUsize,
     /// Bytes from the source.
     mapped: AtomicUsize,
     relocations: AtomicU64,
@@ -52,6 +55,7 @@ impl Tally {
                 classes: array_of!(Gauges::new()),
                 run_bytes: AtomicUsize::new(0),
                 dirty_pages: AtomicUsize::new(0),
+                granted_pages: AtomicUsize::new(0),
                 mapped: AtomicUsize::new(0),
                 relocations: AtomicU64::new(0),
                 purged_in_slabs: AtomicU64::new(0),
@@ -97,9 +101,25 @@ impl Tally {
         self.classes.iter().map(|class| class.idle_pages.load(Relaxed) as usize).sum()
     }
 
-    /// Free pages that are resident. O(classes).
+    /// Free pages that are resident, those that the reserves may still take included. O(classes).
     pub(crate) fn retained_pages(&self) -> usize {
-        self.idle_pages() + self.dirty_pages.load(Relaxed)
+        self.idle_pages() + self.dirty_pages.load(Relaxed) + self.granted_pages()
+    }
+
+    /// Pages that the reserves may hold.
+    pub(crate) fn granted_pages(&self) -> usize {
+        self.granted_pages.load(Relaxed)
+    }
+
+    /// Lets the reserves hold `more` pages, if they may hold no more than `max` then.
+    pub(crate) fn grant(&self, more: u32, max: usize) -> bool {
+        let granted = |pages: usize| Some(pages + more as usize).filter(|pages| *pages <= max);
+        self.granted_pages.fetch_update(Relaxed, Relaxed, granted).is_ok()
+    }
+
+    /// Lets the reserves hold `less` pages less.
+    pub(crate) fn withdraw_grant(&self, less: u32) {
+        self.granted_pages.fetch_sub(less as usize, Relaxed);
     }
 
     /// Called with the lock of the depot.
@@ -192,8 +212,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         for (counted, pages) in counts.runs.iter().zip(1..) {
             cached += (counted.held as usize * pages) << self.map.page_shift();
         }
-        stats.runs = self.run_stats(&counts);
-        self.fill_in_bytes(&mut stats, cached);
+        let kept = self.count_reserves();
+        stats.runs = self.run_stats(&counts, kept);
+        self.fill_in_bytes(&mut stats, cached, (kept.pages as usize) << self.map.page_shift());
         stats
     }
 
@@ -220,11 +241,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         })
     }
 
-    fn run_stats(&self, counts: &Counts) -> RunStats {
+    fn run_stats(&self, counts: &Counts, kept: ReserveCounts) -> RunStats {
         let listed = |pick: fn(&CacheCounts) -> u64| counts.runs.iter().map(pick).sum::<u64>();
         self.runs.with(|runs| RunStats {
-            list_allocs: listed(|run| run.allocs.saturating_sub(run.taken)),
-            list_frees: listed(|run| run.frees().saturating_sub(run.given)),
+            list_allocs: kept.allocs + listed(|run| run.allocs.saturating_sub(run.taken)),
+            list_frees: kept.frees + listed(|run| run.frees().saturating_sub(run.given)),
             allocs: runs.allocs,
             frees: runs.frees,
             grown_in_place: runs.grown_in_place,
@@ -234,20 +255,21 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         })
     }
 
-    /// The five words, with `cached` bytes in caches and the depot.
-    fn fill_in_bytes(&self, stats: &mut Stats, cached: usize) {
+    /// The five words, with `cached` bytes in caches and the depot, and `kept` in the reserves.
+    fn fill_in_bytes(&self, stats: &mut Stats, cached: usize, kept: usize) {
         let page = self.map.page_bytes();
         let (mapped, free) =
             self.runs.with(|runs| (runs.mapped_pages as usize * page, runs.free_pages as usize * page));
         let untouched = self.untouched_slab_pages() * page;
         let records = self.records.with(|records| records.bytes as usize);
-        stats.allocated = self.tally.live().saturating_sub(cached);
-        stats.active = (mapped - free).saturating_sub(records);
+        stats.allocated = self.tally.live().saturating_sub(cached + kept);
+        stats.active = (mapped - free).saturating_sub(records + kept);
         stats.records = records;
         stats.map = Map::bytes_for(mapped / page);
-        stats.retained = self.tally.retained_pages() * page;
+        let may_come = (self.tally.granted_pages() * page).saturating_sub(kept);
+        stats.retained = (self.tally.retained_pages() * page).saturating_sub(may_come);
         let idle = self.tally.idle_pages() * page;
-        stats.resident = (mapped - free + stats.retained).saturating_sub(untouched + idle);
+        stats.resident = (mapped - free + stats.retained).saturating_sub(kept + untouched + idle);
         stats.mapped = mapped;
     }
 

@@ -259,6 +259,8 @@ pub struct Cache {
     runs: [Bin; PAGE_LISTS],
     sides: [Side; CLASSES],
     state: Cell<State>,
+    /// The number of the reserve of long runs that it uses.
+    reserve: Cell<usize>,
     /// Pages in the run lists, those popped and not yet missed included.
     run_pages: Cell<u32>,
     run_pages_max: Cell<u32>,
@@ -299,6 +301,7 @@ impl Cache {
                 runs: array_of!(Bin::new()),
                 sides: array_of!(Side::new()),
                 state: Cell::new(State::Fresh),
+                reserve: Cell::new(0),
                 run_pages: Cell::new(0),
                 run_pages_max: Cell::new(0),
                 admitted: [const { Cell::new(0) }; PAGE_LISTS],
@@ -543,6 +546,17 @@ impl Cache {
         bump(&side.given, u64::from(list.len()));
         self.publish(class);
         (!list.is_empty()).then_some(list)
+    }
+
+    /// Says which reserve of long runs it uses.
+    pub(super) fn use_reserve(&self, reserve: usize) {
+        self.reserve.set(reserve);
+    }
+
+    /// The number of its reserve, modulo that of all.
+    #[inline]
+    pub(super) fn reserve(&self) -> usize {
+        self.reserve.get()
     }
 
     /// The list for runs of `pages` pages, from 1 to [`PAGE_LISTS`].

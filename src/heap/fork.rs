@@ -17,6 +17,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.registry.hold();
         self.depots.iter().for_each(Locked::hold);
         self.slabs.iter().for_each(Locked::hold);
+        self.reserves.iter().for_each(Locked::hold);
         self.runs.hold();
         self.records.hold();
     }
@@ -30,6 +31,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         unsafe { self.records.let_go() };
         // SAFETY: as above.
         unsafe { self.runs.let_go() };
+        // SAFETY: as above.
+        self.reserves.iter().for_each(|reserve| unsafe { reserve.let_go() });
         // SAFETY: as above.
         self.slabs.iter().for_each(|slabs| unsafe { slabs.let_go() });
         // SAFETY: as above.

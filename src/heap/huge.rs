@@ -55,6 +55,18 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.pass_on(advice);
     }
 
+    /// Makes the granules of a run in use that was given back, or will be, huge no longer: little of it will be touched.
+    pub(crate) fn fill_sparsely(&self, run: Stretch) {
+        let Some(whole) = interior(&self.map, run) else {
+            return;
+        };
+        let end = whole.first + whole.pages;
+        let next = || self.with_runs(|_| change(&self.map, whole.first, end, Fill::Sparse, |_| true));
+        while let Some(advice) = next() {
+            self.pass_on(Some(advice));
+        }
+    }
+
     /// Before `part`, of a free run or a slab, is purged: granules that it only has a part of stop being huge.
     pub(crate) fn split_huge(&self, part: Stretch) {
         let grain = self.map.grain();

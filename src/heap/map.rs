@@ -41,6 +41,8 @@ pub(crate) enum Entry {
     Run(u32),
     /// The last page, and not the first, of a run in use.
     RunEnd,
+    /// The first page of a run in a reserve: in use for the runs, free for its former user.
+    Kept(u32),
     /// A page of a slab.
     Slab(SlabRef),
 }
@@ -50,6 +52,7 @@ const FREE: u64 = 1;
 const RUN: u64 = 2;
 const RUN_END: u64 = 3;
 const SLAB: u64 = 4;
+const KEPT: u64 = 5;
 
 impl Entry {
     /// Kind in the low three bits; above them a length, or the address of a slab's record, which is a multiple of 8.
@@ -59,6 +62,7 @@ impl Entry {
             Self::Free(pages) => u64::from(pages) << 3 | FREE,
             Self::Run(pages) => u64::from(pages) << 3 | RUN,
             Self::RunEnd => RUN_END,
+            Self::Kept(pages) => u64::from(pages) << 3 | KEPT,
             Self::Slab(slab) => slab.address() as u64 | SLAB,
         }
     }
@@ -68,6 +72,7 @@ impl Entry {
             FREE => Self::Free((word >> 3) as u32),
             RUN => Self::Run((word >> 3) as u32),
             RUN_END => Self::RunEnd,
+            KEPT => Self::Kept((word >> 3) as u32),
             SLAB => SlabRef::from_address((word & !KIND) as usize).map_or(Self::None, Self::Slab),
             _ => Self::None,
         }
@@ -215,6 +220,14 @@ impl Map {
         }
     }
 
+    /// Makes `old`, which a page of the caller's is, `new`; false if it is something else.
+    #[inline]
+    pub(crate) fn exchange(&self, page: Page, old: Entry, new: Entry) -> bool {
+        // Relaxed, and no exchange of the processor's: the entry is the owner's.
+        let cell = self.entry_cell(page).filter(|cell| cell.load(Relaxed) == old.encode());
+        cell.map(|cell| cell.store(new.encode(), Relaxed)).is_some()
+    }
+
     /// Writes the entries of a run in use.
     pub(crate) fn set_run(&self, first: Page, pages: u32) {
         self.set(first + pages - 1, Entry::RunEnd);
@@ -301,30 +314,48 @@ impl Map {
         unsafe { record.as_ref() }
     }
 
-    /// The word with the bit of `page` in `bitmap`, and the bit's place in it.
-    fn bit_word(&self, bitmap: usize, page: Page) -> Option<(&AtomicU64, u32)> {
+    /// The words of `bitmap` in the leaf of `page`, and the page's place in it.
+    #[inline]
+    fn words(&self, bitmap: usize, page: Page) -> Option<(NonNull<AtomicU64>, usize)> {
         let (leaf, at) = self.leaf(page)?;
         let pages = self.leaf_pages.load(Relaxed);
-        let before = bitmap * pages.div_ceil(64) + at / 64;
-        let skip = pages * (ENTRY_BYTES + FREE_BYTES) + before * size_of::<AtomicU64>();
+        let skip = pages * (ENTRY_BYTES + FREE_BYTES) + bitmap * pages.div_ceil(64) * size_of::<AtomicU64>();
         // SAFETY: after the records a leaf has its bitmaps, each with a bit for each of its pages, in words.
-        let word = unsafe { leaf.add(skip) }.cast::<AtomicU64>();
-        // SAFETY: as above.
+        Some((unsafe { leaf.add(skip) }.cast::<AtomicU64>(), at))
+    }
+
+    /// The word with the bit of `page` in `bitmap`, and the bit's place in it.
+    fn bit_word(&self, bitmap: usize, page: Page) -> Option<(&AtomicU64, u32)> {
+        let (words, at) = self.words(bitmap, page)?;
+        // SAFETY: the place lies in the leaf, so its word is one of the bitmap's.
+        let word = unsafe { words.add(at / 64) };
+        // SAFETY: as above; leaves are never unmapped.
         Some((unsafe { word.as_ref() }, at as u32 % 64))
     }
 
     /// Calls `each` with the words that hold the bits of `pages` pages from `first` on, and the mask of those bits.
+    /// O(pages / 64); the leaf is looked up once for all of its words.
+    #[inline]
     fn each_word(&self, bitmap: usize, first: Page, pages: u32, mut each: impl FnMut(&AtomicU64, u64, Page)) {
         let (mut page, mut left) = (first, pages);
         while left > 0 {
-            let Some((word, bit)) = self.bit_word(bitmap, page) else {
+            let Some((words, at)) = self.words(bitmap, page) else {
                 return;
             };
-            let here = left.min(64 - bit);
-            let mask = u64::MAX >> (64 - here) << bit;
-            each(word, mask, page - bit);
-            page = page.wrapping_add(here);
-            left -= here;
+            let mut in_leaf = left.min((self.leaf_pages.load(Relaxed) - at) as u32);
+            left -= in_leaf;
+            let mut at = at as u32;
+            while in_leaf > 0 {
+                let bit = at % 64;
+                let here = in_leaf.min(64 - bit);
+                // SAFETY: `at` lies in the leaf, so its word is one of the bitmap's.
+                let word = unsafe { words.add(at as usize / 64) };
+                // SAFETY: as above; leaves are never unmapped.
+                each(unsafe { word.as_ref() }, u64::MAX >> (64 - here) << bit, page.wrapping_sub(bit));
+                page = page.wrapping_add(here);
+                at += here;
+                in_leaf -= here;
+            }
         }
     }
 

@@ -22,6 +22,7 @@ mod pages;
 #[cfg(all(feature = "std", not(loom)))]
 mod purger;
 mod reclaim;
+mod reserve;
 mod run;
 mod slab;
 mod traffic;
@@ -45,6 +46,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use depot::Depot;
 use map::{Entry, Map};
+use reserve::Reserve;
 use run::Runs;
 use slab::Slabs;
 use traffic::Records;
@@ -101,6 +103,7 @@ pub struct Engine<S, L> {
     map: Map,
     depots: PerClass<Locked<Depot, L>>,
     slabs: PerClass<Locked<Slabs, L>>,
+    reserves: [Locked<Reserve, L>; RESERVES],
     runs: Locked<Runs, L>,
     records: Locked<Records, L>,
     registry: Locked<Registry, L>,
@@ -109,6 +112,9 @@ pub struct Engine<S, L> {
     looks: AtomicU32,
     source: S,
 }
+
+/// Reserves of long runs; threads share them by their number.
+const RESERVES: usize = 16;
 
 const CLOSED: u32 = 0;
 const OPENING: u32 = 1;
@@ -119,6 +125,8 @@ const OPEN: u32 = 2;
 struct Registry {
     newest: Option<CacheRef>,
     caches: usize,
+    /// Caches that there ever were.
+    joined: usize,
     departed: Counts,
 }
 
@@ -154,9 +162,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 map: Map::new(),
                 depots: PerClass::new(array_of!(Locked::new(Rank::Depot, Depot::EMPTY))),
                 slabs: PerClass::new(array_of!(Locked::new(Rank::Slabs, Slabs::EMPTY))),
+                reserves: array_of!(Locked::new(Rank::Reserve, Reserve::EMPTY)),
                 runs: Locked::new(Rank::Runs, Runs::EMPTY),
                 records: Locked::new(Rank::Records, Records::EMPTY),
-                registry: Locked::new(Rank::Registry, Registry { newest: None, caches: 0, departed: Counts::ZERO }),
+                registry: Locked::new(Rank::Registry, Registry { newest: None, caches: 0, joined: 0, departed: Counts::ZERO }),
                 tally: Tally::new(),
                 looks: AtomicU32::new(0),
                 source,
@@ -290,6 +299,8 @@ impl Registry {
             unsafe { older.as_ref() }.newer.set(Some(NonNull::from(cache)));
         }
         self.caches += 1;
+        cache.use_reserve(self.joined);
+        self.joined += 1;
     }
 
     fn remove(&mut self, cache: &Cache) {

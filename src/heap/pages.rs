@@ -19,8 +19,10 @@ use core::ptr::{NonNull, null_mut, with_exposed_provenance_mut};
 const RELOCATE_GRAINS: usize = 2;
 /// Bytes mapped up to which blocks are moved so: at 2 MiB a piece, far from the kernel's limit of 65,530 pieces.
 const RELOCATE_UP_TO: usize = 32 << 30;
-/// From this part of a granule on, a zeroed block may be one of which little is ever touched.
-const SPARSE_PART: u32 = 2;
+/// Bytes from which on a zeroed block may be one of which little is ever touched.
+const SPARSE: usize = 1 << 20;
+/// Dirty pages side by side from which on it is worth a system call not to write them.
+const PURGE_FROM: u32 = 16;
 
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// The length of the run list for a layout that is no class's, in pages, if it has one. (A layout without size has a
@@ -50,7 +52,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     fn alloc_pages(&self, cache: &Cache, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
         if !self.has_list(pages, layout) {
-            return self.alloc_run(Some(cache), layout, pages, zeroed);
+            return self.alloc_long(cache, layout, pages, zeroed);
         }
         let Some(run) = cache.pop_run(pages as usize) else {
             let run = self.alloc_run(Some(cache), layout, pages, zeroed);
@@ -66,6 +68,22 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         run.as_ptr()
     }
 
+    /// A run that has no list: of the thread's reserve, or from the runs.
+    fn alloc_long(&self, cache: &Cache, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
+        if self.may_be_kept(pages)
+            && !(zeroed && pages as usize >= self.sparse_pages())
+            && let Some(first) = self.take_kept(cache, pages, layout.align())
+        {
+            let run: *mut u8 = with_exposed_provenance_mut(self.map.address_of(first));
+            if zeroed {
+                // SAFETY: the run is ours and has the size.
+                unsafe { run.write_bytes(0, layout.size()) };
+            }
+            return run;
+        }
+        self.alloc_run(Some(cache), layout, pages, zeroed)
+    }
+
     /// Whether runs of that length and alignment pass through the run lists.
     fn has_list(&self, pages: u32, layout: Layout) -> bool {
         pages as usize <= PAGE_LISTS && layout.align() <= self.map.page_bytes()
@@ -74,7 +92,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// A run from the runs, zeroed where asked for: only pages that may hold anything are written.
     fn alloc_run(&self, cache: Option<&Cache>, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
         let fill = match () {
-            () if zeroed && pages >= self.map.grain() / SPARSE_PART => Fill::Sparse,
+            () if zeroed && pages as usize >= self.sparse_pages() => Fill::Sparse,
             // Most of its granule would be left free.
             () if layout.align() > (pages as usize) << self.map.page_shift() => Fill::Any,
             () => Fill::Dense,
@@ -94,6 +112,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         with_exposed_provenance_mut(self.map.address_of(first))
     }
 
+    /// Pages from which on a zeroed block may be one of which little is ever touched.
+    fn sparse_pages(&self) -> usize {
+        SPARSE >> self.map.page_shift()
+    }
+
     /// A run for `layout`, at a multiple of the relocation grain if it is long enough to be moved one day.
     fn take_movable_run(&self, pages: u32, layout: Layout, fill: Fill) -> Option<Page> {
         let grain = self.source.relocation_grain();
@@ -103,9 +126,18 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.take_run(pages, layout.align().max(grain), fill).or_else(|| self.take_run(pages, layout.align(), fill))
     }
 
+    /// Makes the first `bytes` bytes of a run zero. Of a long run, which may hardly be touched, stretches of dirty pages
+    /// are given back: less work where they are not resident, and they are not resident afterwards.
     fn zero(&self, first: Page, pages: u32, bytes: usize) {
         let end = self.map.address_of(first) + bytes;
+        let purges = pages as usize >= self.sparse_pages();
+        if purges {
+            self.fill_sparsely(Stretch { first, pages });
+        }
         self.map.dirty_stretches(first, pages, |page, len| {
+            if purges && len >= PURGE_FROM && self.purge_pages(page, len) {
+                return;
+            }
             let span = self.map.span(page, len);
             let bytes = span.bytes.min(end.saturating_sub(span.at));
             // SAFETY: the pages are of a run that is ours alone.
@@ -124,6 +156,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if self.listed(layout).is_some_and(|pages| cache.push_run(pages, run)) {
             return;
         }
+        if self.keep_long(cache, run.address(), layout) {
+            return;
+        }
         self.free_beyond_lists(cache, run, layout);
     }
 
@@ -138,7 +173,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     fn free_pages(&self, cache: &Cache, run: Block, layout: Layout, pages: u32) {
         if !self.has_list(pages, layout) {
-            return self.free_run(run.address(), pages);
+            let run = Stretch { first: self.map.page_of(run.address()), pages };
+            let kept = pages as usize > PAGE_LISTS && self.may_be_kept(pages) && self.keep_instead(cache, run);
+            if !kept {
+                self.give_run_back(run);
+            }
+            return;
         }
         if cache.push_run(pages as usize, run) {
             return;
@@ -156,6 +196,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Gives all runs of a cache back.
     pub(crate) fn flush_runs(&self, cache: &Cache) {
         (1..=PAGE_LISTS).for_each(|pages| self.flush_run_list(cache, pages));
+        self.release_reserve_of(cache);
     }
 
     fn flush_run_list(&self, cache: &Cache, pages: usize) {
@@ -165,12 +206,24 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         }
     }
 
-    /// Gives a run of a user back to the runs.
     fn free_run(&self, address: usize, pages: u32) {
-        let run = Stretch { first: self.map.page_of(address), pages };
-        self.tally.returned((pages as usize) << self.map.page_shift());
+        self.give_run_back(Stretch { first: self.map.page_of(address), pages });
+    }
+
+    /// Gives a run of a user back to the runs.
+    pub(crate) fn give_run_back(&self, run: Stretch) {
+        self.tally.returned((run.pages as usize) << self.map.page_shift());
         self.with_runs(|runs| runs.free(&self.map, run));
-        self.keep_idle_bound_after(pages);
+        self.keep_idle_bound_after(run.pages);
+    }
+
+    /// Gives runs of a reserve back to the runs, all at once. What is retained stays the same.
+    pub(crate) fn give_runs_back(&self, given: &[Stretch]) {
+        if !given.is_empty() {
+            let pages: u32 = given.iter().map(|run| run.pages).sum();
+            self.tally.returned((pages as usize) << self.map.page_shift());
+            self.with_runs(|runs| given.iter().for_each(|run| runs.free(&self.map, *run)));
+        }
     }
 
     /// Runs `section` with the runs locked, and publishes how many dirty pages they have.
@@ -201,10 +254,15 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             // Rather than more memory, what lies in the depot in blocks of other sizes.
             if self.depots_hoard() {
                 Class::all().for_each(|class| self.drain_depot(class));
-            } else if !self.grow(pages, align) {
+            } else if !self.release_for(pages) && !self.grow(pages, align) {
                 return take();
             }
         }
+    }
+
+    /// Gives all reserves back if they may hold `pages` pages; false if nothing came of it.
+    fn release_for(&self, pages: u32) -> bool {
+        self.tally.granted_pages() >= pages as usize && self.release_reserves()
     }
 
     /// Takes a span from the source that a run of `pages` pages at a multiple of `align` bytes fits into.
@@ -251,7 +309,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let (first, shift) = (self.map.page_of(address), self.map.page_shift());
         if new > old {
             let fill = self.fill_at_this_size(Fill::Dense);
-            let grown = self.with_runs(|runs| runs.grow(&self.map, first, old, new, fill));
+            let grow = || self.with_runs(|runs| runs.grow(&self.map, first, old, new, fill));
+            let grown = grow().or_else(|| if self.uproot(first + old) { grow() } else { None });
             let Some(grant) = grown else {
                 return false;
             };

@@ -8,6 +8,7 @@ use super::Engine;
 use super::cache::Cache;
 use super::class::Class;
 use super::depot::Depot;
+use super::reserve::Reserve;
 use super::run::Runs;
 use super::slab::Slabs;
 use crate::lock::RawLock;
@@ -24,7 +25,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn purge_unused(&self) -> bool {
         let busy = self.sort_unused_caches();
         let in_slabs: u32 = Class::all().map(|class| self.with_slabs(class, unused_in_slabs)).sum();
-        let unused = self.with_runs(unused_in_runs) + in_slabs as usize;
+        let in_runs = self.with_runs(unused_in_runs);
+        let unused = in_runs + in_slabs as usize + self.give_unused_back();
         let before = self.tally.retained_pages();
         Class::all().for_each(|class| self.sort_unused_lists(class));
         let retained = self.tally.retained_pages();
@@ -59,6 +61,25 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 return busy;
             }
         }
+    }
+
+    /// The purger's look at the reserves: allowances are cut back, and while too much is retained, what nobody has used since the look
+    /// before goes to the runs. Returns the pages of that.
+    fn give_unused_back(&self) -> usize {
+        self.reserves.iter().for_each(|reserve| self.cut_allowance(reserve));
+        let mut unused = 0;
+        for reserve in &self.reserves {
+            while self.tally.retained_pages() > self.allowed_pages() {
+                let Some(run) = reserve.with(|reserve| reserve.evict_seen(&self.map)) else {
+                    break;
+                };
+                unused += run.pages as usize;
+                self.give_runs_back(&[run]);
+            }
+            reserve.with(Reserve::note_look);
+            self.cut_allowance(reserve);
+        }
+        unused
     }
 
     /// Sorts the lists of a depot that nobody wanted since the look before, while the depots are too large.

@@ -82,7 +82,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// The idle bound of this moment, in pages.
     pub(crate) fn idle_bound_pages(&self) -> usize {
-        let listed = self.tally.depot_pages() << self.map.page_shift();
+        let listed = (self.tally.depot_pages() + self.tally.granted_pages()) << self.map.page_shift();
         let share = self.tally.live().saturating_sub(listed) / self.settings.idle_share.load(Relaxed).max(1);
         self.settings.idle_bytes.load(Relaxed).max(share) >> self.map.page_shift()
     }
@@ -92,7 +92,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn purge_down_to(&self, goal: impl Fn() -> usize) {
         while let Some(want) = self.tally.retained_pages().checked_sub(goal()) {
             let want = u32::try_from(want).unwrap_or(u32::MAX);
-            if want == 0 || !(self.purge_run(want) || Class::all().rev().any(|class| self.purge_slab(class))) {
+            let purge_slab = || Class::all().rev().any(|class| self.purge_slab(class));
+            if want == 0 || !(self.purge_run(want) || purge_slab() || self.release_reserves()) {
                 return;
             }
         }
@@ -112,7 +113,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         purged
     }
 
-    fn purge_pages(&self, first: Page, pages: u32) -> bool {
+    pub(crate) fn purge_pages(&self, first: Page, pages: u32) -> bool {
         self.split_huge(Stretch { first, pages });
         // SAFETY: the pages are free and with us alone: no one else hands them out until they are returned.
         unsafe { self.source.purge(self.map.span(first, pages)) }
@@ -149,6 +150,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if let Some(cache) = cache {
             self.flush(cache);
         }
+        self.release_reserves();
         Class::all().for_each(|class| self.drain_depot(class));
     }
 

@@ -296,7 +296,7 @@ fn dirty_part(map: &Map, part: Stretch, pages: u32, dirty: u32) -> u32 {
 }
 
 /// Ends the process if `run` is not in use with just that length.
-fn check_run(map: &Map, run: Stretch) {
+pub(super) fn check_run(map: &Map, run: Stretch) {
     if map.entry(run.first) != Entry::Run(run.pages) {
         die(Fatal::NotARun);
     }
