@@ -165,24 +165,10 @@ impl Process<'_> {
     }
 
     #[inline(never)]
-    fn alloc_beyond(self, layout: Layout, zeroed: bool) -> *mut u8 {
-        thread::with_cache(|cache| {
-            if let Some(run) = ENGINE.pop_listed(cache, layout) {
-                if zeroed {
-                    // SAFETY: the run is ours and has the size.
-                    unsafe { run.as_ptr().write_bytes(0, layout.size()) };
-                }
-                return run.as_ptr();
-            }
-            if !zeroed && let Some(run) = ENGINE.take_long(cache, layout) {
-                return run;
-            }
-            self.alloc_beyond_lists(cache, layout, zeroed)
-        })
-    }
-
-    #[inline(never)]
     fn alloc_beyond_lists(self, cache: &Cache, layout: Layout, zeroed: bool) -> *mut u8 {
+        if !zeroed && let Some(run) = ENGINE.take_long(cache, layout) {
+            return run;
+        }
         if cache.is_fresh() && !thread::begin(cache, self.0) {
             return null_mut();
         }
@@ -195,6 +181,32 @@ impl Process<'_> {
             die(Fatal::OtherConfig);
         }
     }
+}
+
+/// `alloc` for what is no class's, of `size` and `align`.
+#[inline(never)]
+fn alloc_beyond(size: usize, align: usize, front: Process<'_>) -> *mut u8 {
+    // SAFETY: the two are a layout's.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    thread::with_cache(|cache| match ENGINE.pop_listed(cache, layout) {
+        Some(run) => run.as_ptr(),
+        None => front.alloc_beyond_lists(cache, layout, false),
+    })
+}
+
+/// `alloc_zeroed` for what is no class's, of `size` and `align`.
+#[inline(never)]
+fn alloc_zeroed_beyond(size: usize, align: usize, front: Process<'_>) -> *mut u8 {
+    // SAFETY: the two are a layout's.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    thread::with_cache(|cache| match ENGINE.pop_listed(cache, layout) {
+        Some(run) => {
+            // SAFETY: the run is ours and has the size.
+            unsafe { run.as_ptr().write_bytes(0, size) };
+            run.as_ptr()
+        }
+        None => front.alloc_beyond_lists(cache, layout, true),
+    })
 }
 
 /// The slow path of `dealloc` for blocks. (The arguments stand where `dealloc` has them, here and below: in a build without
@@ -220,8 +232,13 @@ fn spill(block: Block, class: Class, front: Process<'_>) {
 unsafe fn free_beyond(block: NonNull<u8>, size: usize, align: usize) {
     // SAFETY: the two are a layout's.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    // SAFETY: handed on.
-    thread::with_cache(|cache| unsafe { ENGINE.free_beyond(cache, block, layout) });
+    thread::with_cache(|cache| {
+        // SAFETY: handed on.
+        if !unsafe { ENGINE.push_listed(cache, block, layout) } {
+            // SAFETY: handed on.
+            unsafe { ENGINE.free_beyond(cache, block, layout) };
+        }
+    });
 }
 
 // SAFETY: see `heap::Attached`; the cache is the calling thread's.
@@ -229,7 +246,7 @@ unsafe impl Blocks for Process<'_> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(class) = Class::of(layout) else {
-            return self.alloc_beyond(layout, false);
+            return alloc_beyond(layout.size(), layout.align(), *self);
         };
         match thread::with_cache(|cache| cache.pop(class)) {
             Some(block) => block.as_ptr(),
@@ -240,7 +257,7 @@ unsafe impl Blocks for Process<'_> {
     #[inline(always)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if Class::of(layout).is_none() {
-            return self.alloc_beyond(layout, true);
+            return alloc_zeroed_beyond(layout.size(), layout.align(), *self);
         }
         // SAFETY: handed on.
         let block = unsafe { self.alloc(layout) };

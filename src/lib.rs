@@ -67,7 +67,7 @@
 //! **Why memory comes back.** Lists in caches are bounded by the pages they pin. Everything else lies in slabs and runs,
 //! where free pages are seen and counted as they become free. The idle bound (see [`Config::idle_bytes`]) is looked at by
 //! each free that reaches the slabs or runs. If it is passed, a purger begins ([`Purge::Soon`]): a detached thread without a
-//! cache, all signals blocked. Every 0.3 seconds it looks how much was retained all the time since its last look, by the
+//! cache, all signals blocked. Every 0.2 seconds it looks how much was retained all the time since its last look, by the
 //! least that each gauge has shown, and purges that, as far as it is beyond the bound; lists that lay in the depot all the
 //! time are sorted first. So what a program takes again within a look stays, and two looks after the last call the bound
 //! holds; then the purger ends. While there is a purger to be had, the depot takes in every compact list; where there is

@@ -153,6 +153,7 @@ impl<T, L: RawLock> Locked<T, L> {
     }
 
     /// Takes the lock and keeps it: for fork.
+    #[inline(never)]
     pub(crate) fn hold(&self) {
         self.lock.acquire();
     }
@@ -161,6 +162,7 @@ impl<T, L: RawLock> Locked<T, L> {
     ///
     /// # Safety
     /// - This thread, or the one it was forked from, holds the lock by `hold`.
+    #[inline(never)]
     pub(crate) unsafe fn let_go(&self) {
         // SAFETY: handed on to the caller.
         unsafe { self.lock.release() }

@@ -388,6 +388,7 @@ impl Cache {
     }
 
     /// Takes the list at that end of the full ones, and the pages it lies in at the most.
+    #[inline(never)]
     fn remove_full(&self, class: Class, end: End) -> Option<(List, u32)> {
         let side = self.side(class);
         while side.len() > 0 {
@@ -426,6 +427,7 @@ impl Cache {
     }
 
     /// By the purger, with the registry's lock: takes a full list that came before look `look` ended.
+    #[inline(never)]
     pub(super) fn steal(&self, look: u32) -> Option<(Class, List)> {
         for class in Class::all() {
             let side = self.side(class);
@@ -540,6 +542,7 @@ impl Cache {
     }
 
     /// The next list of `class` on the way to an empty cache: full ones first, then what is left in `main`.
+    #[inline(never)]
     pub(super) fn drain(&self, class: Class) -> Option<List> {
         let side = self.side(class);
         let list = self.remove_full(class, End::Newest).map_or_else(|| self.take_main(class), |(list, _)| list);
@@ -560,14 +563,21 @@ impl Cache {
     }
 
     /// The list for runs of `pages` pages, from 1 to [`PAGE_LISTS`].
+    #[inline(always)]
     fn run_bin(&self, pages: usize) -> &Bin {
         &self.runs[run_index(pages)]
     }
 
     /// Pops a run of `pages` pages.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pop_run(&self, pages: usize) -> Option<Block> {
         self.run_bin(pages).pop()
+    }
+
+    /// Pushes a run of `pages` pages if the list has room; else `push_run` must follow.
+    #[inline(always)]
+    pub(super) fn push_run_in_room(&self, pages: usize, run: Block) -> bool {
+        self.run_bin(pages).push(run)
     }
 
     /// Pushes a run of `pages` pages if the list has room or the budget allows it more.

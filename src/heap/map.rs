@@ -371,6 +371,7 @@ impl Map {
     }
 
     /// Says that other mappings may begin with `part` and behind it; under the lock of the runs.
+    #[inline(never)]
     pub(crate) fn add_seams(&self, part: Stretch) {
         for seam in [part.first, part.first.wrapping_add(part.pages)] {
             self.each_word(SEAM, seam, 1, |word, mask, _| word.store(word.load(Relaxed) | mask, Relaxed));
@@ -378,13 +379,14 @@ impl Map {
     }
 
     /// Whether the granule around `page` is huge.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn is_huge(&self, page: Page) -> bool {
         let first = page & !self.grain().wrapping_sub(1);
         self.bit_word(HUGE, first).is_some_and(|(word, bit)| word.load(Relaxed) >> bit & 1 == 1)
     }
 
     /// Says whether the granule at `first` is huge; under the lock of the runs.
+    #[inline(never)]
     pub(crate) fn set_huge(&self, first: Page, huge: bool) {
         self.each_word(HUGE, first, 1, |word, mask, _| {
             let others = word.load(Relaxed) & !mask;
@@ -413,17 +415,20 @@ impl Map {
     }
 
     /// Says that the pages may hold anything; under the lock of the runs.
+    #[inline(never)]
     pub(crate) fn soil(&self, first: Page, pages: u32) {
         // Relaxed, here and below: the lock orders the writers, and who reads without it owns the pages.
         self.each_dirty_word(first, pages, |word, mask, _| word.store(word.load(Relaxed) | mask, Relaxed));
     }
 
     /// Says that the pages read zero; under the lock of the runs.
+    #[inline(never)]
     pub(crate) fn clean(&self, first: Page, pages: u32) {
         self.each_dirty_word(first, pages, |word, mask, _| word.store(word.load(Relaxed) & !mask, Relaxed));
     }
 
     /// How many of the pages may hold anything but zeros.
+    #[inline(never)]
     pub(crate) fn dirty(&self, first: Page, pages: u32) -> u32 {
         let mut count = 0;
         self.each_dirty_word(first, pages, |word, mask, _| count += (word.load(Relaxed) & mask).count_ones());

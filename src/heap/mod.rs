@@ -394,7 +394,11 @@ unsafe impl<S: Source, L: RawLock> Blocks for Attached<'_, S, L> {
         };
         let Some(class) = Class::of(layout) else {
             // SAFETY: handed on.
-            return unsafe { self.engine.free_beyond(self.cache, at, layout) };
+            if !unsafe { self.engine.push_listed(self.cache, at, layout) } {
+                // SAFETY: handed on.
+                unsafe { self.engine.free_beyond(self.cache, at, layout) };
+            }
+            return;
         };
         // SAFETY: the caller gives up a live block of this class.
         let block = unsafe { Block::from_raw(at) };

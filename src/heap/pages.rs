@@ -1,7 +1,7 @@
 //! Requests of whole pages: the run lists of a thread, the runs, and the source below them.
 
 use super::cache::{Cache, PAGE_LISTS};
-use super::class::Class;
+use super::class::{Class, PAGE_MIN};
 use super::granule::Fill;
 use super::list::Block;
 use super::map::Stretch;
@@ -27,17 +27,27 @@ const PURGE_FROM: u32 = 16;
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// The length of the run list for a layout that is no class's, in pages, if it has one. (A layout without size has a
     /// shape, and finds its list by that.)
-    #[inline]
+    #[inline(always)]
     fn listed(&self, layout: Layout) -> Option<usize> {
-        let shift = self.map.page_shift();
-        let pages = (layout.size().wrapping_sub(1) >> shift) + 1;
-        (pages <= PAGE_LISTS && layout.align() <= 1 << shift).then_some(pages)
+        let index = layout.size().wrapping_sub(1) >> self.map.page_shift();
+        if index >= PAGE_LISTS || layout.align() > PAGE_MIN { None } else { Some(index + 1) }
     }
 
     /// The fast path of `alloc_beyond`: a run of the thread's run lists. The heap need not be open.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop_listed(&self, cache: &Cache, layout: Layout) -> Option<Block> {
         cache.pop_run(self.listed(layout)?)
+    }
+
+    /// The fast path of `free_beyond`: a run for the thread's run lists. If false, `free_beyond` must follow.
+    ///
+    /// # Safety
+    /// - As `free_beyond`.
+    #[inline(always)]
+    pub(crate) unsafe fn push_listed(&self, cache: &Cache, block: NonNull<u8>, layout: Layout) -> bool {
+        // SAFETY: the caller gives up the memory, of at least a block's size.
+        let run = unsafe { Block::from_raw(block) };
+        self.listed(layout).is_some_and(|pages| cache.push_run_in_room(pages, run))
     }
 
     /// A block for a layout that is no class's.
@@ -86,7 +96,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Whether runs of that length and alignment pass through the run lists.
     fn has_list(&self, pages: u32, layout: Layout) -> bool {
-        pages as usize <= PAGE_LISTS && layout.align() <= self.map.page_bytes()
+        pages as usize <= PAGE_LISTS && layout.align() <= PAGE_MIN
     }
 
     /// A run from the runs, zeroed where asked for: only pages that may hold anything are written.
@@ -153,9 +163,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) unsafe fn free_beyond(&self, cache: &Cache, block: NonNull<u8>, layout: Layout) {
         // SAFETY: the caller gives up the memory, of at least a block's size.
         let run = unsafe { Block::from_raw(block) };
-        if self.listed(layout).is_some_and(|pages| cache.push_run(pages, run)) {
-            return;
-        }
         if self.keep_long(cache, run.address(), layout) {
             return;
         }

@@ -32,7 +32,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let retained = self.tally.retained_pages();
         if retained > self.allowed_pages() {
             let least = before.min(retained) - unused.min(before).min(retained);
-            self.purge_down_to(|| least.max(self.allowed_pages() / 8 * 7));
+            self.purge_down_to(&|| least.max(self.allowed_pages() / 8 * 7));
         }
         busy || self.is_over_bound()
     }

@@ -37,7 +37,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 Class::all().for_each(|class| self.drain_depot(class));
             }
             // What is live may fall while pages are purged: the goal is set anew each time.
-            self.purge_down_to(|| self.allowed_pages() / 8 * 7);
+            self.purge_down_to(&|| self.allowed_pages() / 8 * 7);
         }
     }
 
@@ -48,7 +48,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         }
         let least = self.tally.retained_pages().saturating_sub(pages as usize);
         if self.is_over_bound() {
-            self.purge_down_to(|| least.max(self.allowed_pages() / 8 * 7));
+            self.purge_down_to(&|| least.max(self.allowed_pages() / 8 * 7));
         }
     }
 
@@ -89,7 +89,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn purge_down_to(&self, goal: impl Fn() -> usize) {
+    pub(crate) fn purge_down_to(&self, goal: &dyn Fn() -> usize) {
         while let Some(want) = self.tally.retained_pages().checked_sub(goal()) {
             let want = u32::try_from(want).unwrap_or(u32::MAX);
             let purge_slab = || Class::all().rev().any(|class| self.purge_slab(class));
@@ -166,7 +166,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Gives back every page that no live block and no cache holds. O(free memory).
     pub fn collect(&self) {
         self.reclaim(None);
-        self.purge_down_to(|| 0);
+        self.purge_down_to(&|| 0);
     }
 }
 

@@ -172,6 +172,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Puts a list that is not full with the odd blocks of others, and passes full lists on.
+    #[inline(never)]
     fn stow_odd(&self, class: Class, mut list: List) {
         let target = self.target(class);
         list.append(self.with_depot(class, Depot::take_odd));
