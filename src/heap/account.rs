@@ -80,6 +80,7 @@ impl Tally {
     }
 
     /// Bytes in blocks and runs handed up: live ones, and those in caches and the depot. O(classes).
+    #[inline(never)]
     pub(crate) fn live(&self) -> usize {
         let in_blocks = |class: Class| self.gauges(class).blocks_out.load(Relaxed) as usize * class.size();
         self.run_bytes.load(Relaxed) + Class::all().map(in_blocks).sum::<usize>()
@@ -102,6 +103,7 @@ impl Tally {
     }
 
     /// Free pages that are resident, those that the reserves may still take included. O(classes).
+    #[inline(never)]
     pub(crate) fn retained_pages(&self) -> usize {
         self.idle_pages() + self.dirty_pages.load(Relaxed) + self.granted_pages()
     }

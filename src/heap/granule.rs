@@ -57,6 +57,7 @@ pub(crate) fn interior(map: &Map, run: Stretch) -> Option<Stretch> {
 
 /// Hands `part` of the free run `free`, which has `dirty` dirty pages, out for `fill`. O(granules of `part`), or O(pages)
 /// where the run is partly dirty.
+#[inline(never)]
 pub(crate) fn take(map: &Map, free: Stretch, dirty: u32, part: Stretch, fill: Fill) -> Touched {
     let grain = map.grain();
     if dirty == free.pages || interior(map, free).is_none() {
@@ -80,6 +81,7 @@ pub(crate) fn take(map: &Map, free: Stretch, dirty: u32, part: Stretch, fill: Fi
 }
 
 /// Makes the first stretch of fresh granules from `first` to `last` that is not yet as `fill` wants it so.
+#[inline(never)]
 pub(crate) fn change(
     map: &Map,
     first: Page,

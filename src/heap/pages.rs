@@ -244,6 +244,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// A run of `pages` pages at a multiple of `align` bytes, from the free ones or from the source.
+    #[inline(never)]
     pub(crate) fn take_run(&self, pages: u32, align: usize, fill: Fill) -> Option<Page> {
         let fill = self.fill_at_this_size(fill);
         let take = || {

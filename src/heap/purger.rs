@@ -39,6 +39,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Sorts the full lists that lie in caches since before the last look. Whether so much is left, of younger ones, that
     /// another look is due.
+    #[inline(never)]
     fn sort_unused_caches(&self) -> bool {
         let look = self.looks.fetch_add(1, Relaxed);
         loop {
@@ -83,6 +84,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Sorts the lists of a depot that nobody wanted since the look before, while the depots are too large.
+    #[inline(never)]
     fn sort_unused_lists(&self, class: Class) {
         let mut unused = self.with_depot(class, unused_in_depot);
         let target = self.target(class);

@@ -53,12 +53,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Whether more pages are resident and free, or pinned by lists, than the idle bound allows.
+    #[inline(never)]
     pub(crate) fn is_over_bound(&self) -> bool {
         let (bound, retained) = (self.idle_bound_pages(), self.tally.retained_pages());
         retained + self.excess_pages() > bound - bound / 8
     }
 
     /// Whether the depots pin more than they may when nobody uses them.
+    #[inline(never)]
     pub(crate) fn depots_are_large(&self) -> bool {
         self.tally.depot_pages() > depot::pages_max(self.map.page_shift()) as usize
     }
@@ -70,17 +72,20 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Pages that may be retained at this moment, so that the idle bound holds.
+    #[inline(never)]
     pub(crate) fn allowed_pages(&self) -> usize {
         let bound = self.idle_bound_pages();
         (bound - bound / 8).saturating_sub(self.excess_pages()).max(bound / 4)
     }
 
     /// Pages that full lists pin beyond what the depot alone may.
+    #[inline(never)]
     pub(crate) fn excess_pages(&self) -> usize {
         self.tally.depot_pages().saturating_sub(depot::pages_max(self.map.page_shift()) as usize)
     }
 
     /// The idle bound of this moment, in pages.
+    #[inline(never)]
     pub(crate) fn idle_bound_pages(&self) -> usize {
         let listed = (self.tally.depot_pages() + self.tally.granted_pages()) << self.map.page_shift();
         let share = self.tally.live().saturating_sub(listed) / self.settings.idle_share.load(Relaxed).max(1);
@@ -154,6 +159,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         Class::all().for_each(|class| self.drain_depot(class));
     }
 
+    #[inline(never)]
     pub(crate) fn drain_depot(&self, class: Class) {
         let target = self.target(class);
         while let Some(list) = self.with_depot(class, |depot| depot.take(target)) {

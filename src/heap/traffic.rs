@@ -240,6 +240,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Sorts a list into the slabs its blocks are of. O(its length).
+    #[inline(never)]
     pub(crate) fn sort(&self, class: Class, list: List) {
         if self.sort_unheard(class, list) {
             self.keep_idle_bound();
@@ -247,6 +248,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// `sort`, but it is the caller who looks at the idle bound, if this says so.
+    #[inline(never)]
     pub(crate) fn sort_unheard(&self, class: Class, list: List) -> bool {
         let (mut list, mut look) = (list, false);
         while !list.is_empty() {
