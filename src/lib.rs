@@ -35,7 +35,7 @@
 //!    2 depot.rs    [ooo][ooo][ooo]             per class |
 //!                  |  lists, when too many or none       |
 //!    3 slab.rs     blocks sorted into their slabs        |
-//!                  |  whole slabs                        |
+//!                  |  whole slabs                        |   reserve.rs: long runs freed a moment ago
 //!    4 run.rs      best-fit runs of pages  <-------------+   by bins.rs, over map.rs, with granule.rs
 //!                  |                                         reclaim.rs, purger.rs: purge 4, then 3; sort 2
 //!    under seam    os::Source
@@ -64,13 +64,14 @@
 //! `target` calls pass before the next trip, whatever the pattern. A trip costs a lock for a few instructions. Sorting
 //! restores address order, so locality survives churn.
 //!
-//! **Why memory comes back.** Lists in caches are bounded by the pages they pin. Everything else lies in slabs and runs,
+//! **Why memory comes back.** Lists in caches are bounded by the pages they pin, and their full ones lie in slots that the
+//! purger may empty. Everything else lies in slabs and runs,
 //! where free pages are seen and counted as they become free. The idle bound (see [`Config::idle_bytes`]) is looked at by
 //! each free that reaches the slabs or runs. If it is passed, a purger begins ([`Purge::Soon`]): a detached thread without a
 //! cache, all signals blocked. Every 0.2 seconds it looks how much was retained all the time since its last look, by the
-//! least that each gauge has shown, and purges that, as far as it is beyond the bound; lists that lay in the depot all the
-//! time are sorted first. So what a program takes again within a look stays, and two looks after the last call the bound
-//! holds; then the purger ends. While there is a purger to be had, the depot takes in every compact list; where there is
+//! least that each gauge has shown, and purges that, as far as it is beyond the bound; lists that lay all the time in the
+//! depot, or as full ones in a cache, are sorted first, and long runs that lay in a reserve go to the runs. So what a
+//! program takes again within a look stays, and two looks after the last call the bound holds; then the purger ends. While there is a purger to be had, the depot takes in every compact list; where there is
 //! none ([`Purge::AtFree`], heaps as objects, other sources), the depot is bounded and the one who frees purges, before free
 //! returns. No more memory is mapped while the depots pin a large part of what there is: they are sorted first.
 //!
