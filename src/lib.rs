@@ -64,16 +64,17 @@
 //! `target` calls pass before the next trip, whatever the pattern. A trip costs a lock for a few instructions. Sorting
 //! restores address order, so locality survives churn.
 //!
-//! **Why memory comes back.** Lists in caches are bounded by the pages they pin, and their full ones lie in slots that the
-//! purger may empty. Everything else lies in slabs and runs,
-//! where free pages are seen and counted as they become free. The idle bound (see [`Config::idle_bytes`]) is looked at by
-//! each free that reaches the slabs or runs. If it is passed, a purger begins ([`Purge::Soon`]): a detached thread without a
-//! cache, all signals blocked. Every 0.2 seconds it looks how much was retained all the time since its last look, by the
-//! least that each gauge has shown, and purges that, as far as it is beyond the bound; lists that lay all the time in the
-//! depot, or as full ones in a cache, are sorted first, and long runs that lay in a reserve go to the runs. So what a
-//! program takes again within a look stays, and two looks after the last call the bound holds; then the purger ends. While there is a purger to be had, the depot takes in every compact list; where there is
-//! none ([`Purge::AtFree`], heaps as objects, other sources), the depot is bounded and the one who frees purges, before free
-//! returns. No more memory is mapped while the depots pin a large part of what there is: they are sorted first.
+//! **Why memory comes back.** Lists in caches are bounded by the pages they pin, and their full ones lie in slots that
+//! the purger may empty. Everything else lies in slabs and runs, where free pages are seen and counted as they become
+//! free. The idle bound (see [`Config::idle_bytes`]) is looked at by each free that reaches the slabs or runs. If it is
+//! passed, a purger begins ([`Purge::Soon`]): a detached thread without a cache, all signals blocked. Every 0.2 seconds
+//! it looks how much was retained all the time since its last look, by the least that each gauge has shown, and purges
+//! that, as far as it is beyond the bound; lists that lay all the time in the depot, or as full ones in a cache, are
+//! sorted first, and long runs that lay in a reserve go to the runs. So what a program takes again within a look stays,
+//! and two looks after the last call the bound holds; then the purger ends. While there is a purger to be had, the
+//! depot takes in every compact list; where there is none ([`Purge::AtFree`], heaps as objects, other sources), the
+//! depot is bounded and the one who frees purges, before free returns. No more memory is mapped while the depots pin a
+//! large part of what there is: they are sorted first.
 //!
 //! **Why huge pages keep the bound.** A huge page comes resident as a whole. So a granule becomes huge only if it is wholly
 //! free and untouched when a part of it is handed out to be filled, in a heap with enough live bytes ([`HugePages::Above`]);
