@@ -16,8 +16,10 @@ pub(crate) const PAGE_MAX: usize = 65536;
 pub(crate) const BLOCK_MAX: usize = PAGE_MIN / 2;
 /// Blocks in a list, at the most: a class of up to 128 bytes misses its cache at most once in so many calls.
 pub(crate) const TARGET_MAX: usize = 64;
+/// Whether the ladder is the one of `fine-classes`.
+pub(crate) const FINE: bool = cfg!(feature = "fine-classes");
 /// Blocks in a list, at the least.
-const TARGET_MIN: usize = 4;
+pub(crate) const TARGET_MIN: u32 = 4;
 /// Bytes in a slab, at the most, where pages are smaller than that.
 const SLAB_BYTES: usize = 64 << 10;
 /// Blocks in a slab, at the most, where a page has fewer than that.
@@ -130,7 +132,7 @@ impl Class {
     pub(crate) const fn target(self, bytes: usize) -> u32 {
         let fit = bytes / self.size();
         let fit = if fit > TARGET_MAX { TARGET_MAX } else { fit };
-        (if fit < TARGET_MIN { TARGET_MIN } else { fit }) as u32
+        if fit < TARGET_MIN as usize { TARGET_MIN } else { fit as u32 }
     }
 
     /// Pages in a slab, for pages of `1 << page_shift` bytes.

@@ -33,7 +33,7 @@ pub use class::Class;
 pub use list::Block;
 pub(crate) use list::List;
 
-use crate::config::Config;
+use crate::config::{Config, Purge};
 use crate::fatal::{Fatal, die};
 use crate::lock::{Locked, Rank, RawLock};
 use crate::os::{self, Source};
@@ -225,7 +225,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Blocks in a list of `class`: the paper's `target`. It is fixed when the heap is opened.
     #[must_use]
     pub fn target(&self, class: Class) -> u32 {
-        class.target(self.settings.list_bytes.load(Relaxed))
+        let target = class.target(self.settings.list_bytes.load(Relaxed));
+        // Nobody takes full lists from a thread that rests: with four times the classes they must be shorter.
+        let short = class::FINE && self.settings.purge.load(Relaxed) == Purge::AtFree as usize;
+        if short { (target / 2).max(class::TARGET_MIN) } else { target }
     }
 
     /// Bytes of pages that the cached free blocks of one thread pin at the most, whatever the pattern of calls.
