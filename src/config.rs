@@ -124,7 +124,8 @@ impl Config {
     }
 
     /// Bytes in one list of blocks (the paper's `target` times the block size). The default is 8 KiB; a list holds at
-    /// least 4 and at most 64 blocks, whatever this says.
+    /// least 4 and at most 64 blocks, whatever this says. With `fine-classes` and [`Purge::AtFree`] lists are half as long,
+    /// but for the least.
     ///
     /// # Panics
     /// When `bytes` is below 64 or above 1 MiB (at compile time, in a `const`).

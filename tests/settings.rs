@@ -168,13 +168,12 @@ fn idle_bytes_are_kept_soon_by_default() {
     .well();
 }
 
-/// Checks that the lists of every class have about `bytes` bytes, from 4 to 64 blocks; half of both with fine classes.
+/// Checks that the lists of every class have about `bytes` bytes, from 4 to 64 blocks.
 fn check_targets(heap: &Stratalloc, bytes: usize) {
     free(heap, allocate(heap, SMALL), SMALL);
     let stats: Stats = Stratalloc::stats();
-    let (bytes, most) = if cfg!(feature = "fine-classes") { (bytes / 2, 32) } else { (bytes, 64) };
     for class in &stats.classes {
-        assert_eq!(class.target as usize, (bytes / class.size).clamp(4, most), "blocks of {}", class.size);
+        assert_eq!(class.target as usize, (bytes / class.size).clamp(4, 64), "blocks of {}", class.size);
     }
     let taken: u64 = stats.classes.iter().map(|class| class.cached).sum();
     assert_eq!(taken, u64::from(stats.class_of(SMALL).expect("a class").target), "one list");
