@@ -31,7 +31,7 @@ const SLOTS: usize = 16;
 /// none does.
 const FULL_BYTES: usize = 4 << 20;
 const FULL_BYTES_ALONE: usize = 512 << 10;
-/// Bytes of the pages of full lists from which on a purger is wanted.
+/// Bytes of the pages of full lists from which on a purger is wanted, where one comes.
 const FULL_BYTES_IDLE: usize = 256 << 10;
 /// Trips to the depot between two looks at whether a class holds more than it needs.
 const TRIPS_PER_LOOK: u32 = 32;
@@ -359,7 +359,7 @@ impl Cache {
     pub(super) fn open(&self, target: impl Fn(Class) -> u32, page_shift: u32, purger: bool) {
         self.run_pages_max.set((RUN_BYTES >> page_shift) as u32);
         self.full_pages_max.set((full_bytes(purger) >> page_shift) as u32);
-        self.full_pages_idle.store((FULL_BYTES_IDLE >> page_shift) as u32, Relaxed);
+        self.full_pages_idle.store(if purger { (FULL_BYTES_IDLE >> page_shift) as u32 } else { u32::MAX }, Relaxed);
         for class in Class::all() {
             let (side, target) = (self.side(class), target(class));
             side.target.store(target, Relaxed);
@@ -405,6 +405,13 @@ impl Cache {
     /// Whether the full lists pin so much that a purger should look after them, as far as the owner knows.
     pub(super) fn wants_purger(&self) -> bool {
         self.full_pages.get() > self.full_pages_idle.load(Relaxed)
+    }
+
+    /// By the owner: no purger comes any more.
+    #[cold]
+    pub(super) fn stand_alone(&self, page_shift: u32) {
+        self.full_pages_max.set((full_bytes(false) >> page_shift) as u32);
+        self.full_pages_idle.store(u32::MAX, Relaxed);
     }
 
     /// By the purger, with the registry's lock: whether what it has left still pins so much.

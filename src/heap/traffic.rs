@@ -105,9 +105,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             return;
         }
         cache.recount();
-        if cache.wants_purger() {
-            // Without one, a cache has fewer lists.
-            let _ = self.source.summon_purger();
+        if cache.wants_purger() && !self.source.summon_purger() {
+            // Nobody comes after all: the cache has fewer lists from now on.
+            cache.stand_alone(self.map.page_shift());
+            self.flush(cache);
         }
     }
 

@@ -56,6 +56,7 @@ impl Agent {
     pub(crate) fn summon(&self) -> bool {
         match self.state.load(Relaxed) {
             AT_WORK => true,
+            // Acquire: pairs with `enlist`, for the body, and with `dismiss`, for what the last thread did.
             AWAY if self.state.compare_exchange(AWAY, AT_WORK, AcqRel, Relaxed).is_ok() => self.begin(),
             AWAY => true,
             _ => false,
@@ -74,6 +75,7 @@ impl Agent {
 
     /// Says, in the thread, that it is about to end: the next summons starts another one.
     pub(crate) fn dismiss(&self) {
+        // Release: pairs with the exchange in `summon`: the next thread sees what this one did.
         self.state.store(AWAY, Release);
     }
 
