@@ -8,7 +8,7 @@ const LEVELS: &[&[&str]] = &[
     &["sync.rs", "config.rs"],
     &["os/", "fatal.rs"],
     &["lock.rs"],
-    &["heap/list.rs", "heap/class.rs", "twin.rs"],
+    &["heap/list.rs", "heap/class.rs", "heap/side.rs", "twin.rs"],
     &["heap/slab.rs", "heap/map.rs", "heap/depot.rs", "heap/cache.rs"],
     &["heap/bins.rs", "heap/granule.rs", "heap/run.rs"],
     &["heap/", "stats.rs"],

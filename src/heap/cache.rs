@@ -17,16 +17,14 @@
 use super::class::{CLASSES, Class, TARGET_MAX};
 use super::depot::Depot;
 use super::list::{Block, List};
-use crate::sync::{Acquire, AtomicPtr, AtomicU32, AtomicU64, Relaxed, Release, array_of};
+use super::side::{End, SLOTS, Side, Slot};
+use crate::sync::{AtomicU32, AtomicU64, Relaxed, array_of};
 use core::cell::Cell;
-use core::ptr::{NonNull, null_mut};
 
 /// Run lengths that have a list, in pages.
 pub(crate) const PAGE_LISTS: usize = 16;
 /// Bytes that the run lists of one thread hold together, at the most.
 const RUN_BYTES: usize = 256 << 10;
-/// Full lists of one class beside `main`, at the most.
-const SLOTS: usize = 16;
 /// Bytes of the pages of full lists up to which a class may have more than one of them: where a purger comes, and where
 /// none does.
 const FULL_BYTES: usize = 4 << 20;
@@ -110,134 +108,6 @@ const fn full_bytes(purger: bool) -> usize {
 /// Adds to a counter that only this thread writes.
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed) + by, Relaxed);
-}
-
-/// A place for a full list, whose owner fills it, and which its owner or the purger empties.
-#[derive(Debug)]
-struct Slot {
-    /// The first block; null if there is no list.
-    head: AtomicPtr<u8>,
-    /// The pages it lies in at the most, and how many looks the purger had had when it came. For the purger, who may be late
-    /// and see those of a later list.
-    pages: AtomicU32,
-    look: AtomicU32,
-}
-
-impl Slot {
-    crate::sync::const_unless_loom! {
-        fn new() -> Self {
-            Self { head: AtomicPtr::new(null_mut()), pages: AtomicU32::new(0), look: AtomicU32::new(0) }
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.head.load(Relaxed).is_null()
-    }
-
-    /// By the owner, into an empty slot.
-    fn put(&self, list: List, pages: u32, look: u32) {
-        self.pages.store(pages, Relaxed);
-        self.look.store(look, Relaxed);
-        let head = list.into_parts().0.map_or(null_mut(), Block::as_ptr);
-        // Release: publishes the links of the list; pairs with the exchange in `take`.
-        self.head.store(head, Release);
-    }
-
-    /// Takes the list, of `len` blocks, unless somebody else has.
-    fn take(&self, len: u32) -> Option<List> {
-        // Acquire: the links of the list are there.
-        let head = NonNull::new(self.head.swap(null_mut(), Acquire))?;
-        // SAFETY: the head of a list that was put here, and that nobody else can take any more.
-        Some(List::from_parts(Some(unsafe { Block::from_raw(head) }), len))
-    }
-}
-
-/// What a class of a cache has beside its `main` list.
-#[derive(Debug)]
-struct Side {
-    /// The paper's `target`; 0 until a heap adopts the cache. Written once; the purger reads it.
-    target: AtomicU32,
-    /// Slots in a ring: those from `oldest` to `newest`, modulo `SLOTS`, hold full lists, or held them until the purger
-    /// came; the others are empty.
-    slots: [Slot; SLOTS],
-    oldest: Cell<u32>,
-    newest: Cell<u32>,
-    /// Blocks in `main` and the full lists, when they were last counted.
-    held: AtomicU32,
-    /// Full lists there may be; from 1 to `SLOTS` once adopted.
-    limit: Cell<u32>,
-    /// The fewest full lists since the last look.
-    low: Cell<u32>,
-    /// Blocks received from below, and blocks handed down.
-    taken: AtomicU64,
-    given: AtomicU64,
-    /// Blocks that the purger took, and those of them that the owner has noticed: they are handed down, too.
-    stolen: AtomicU64,
-    noticed: AtomicU64,
-    /// Trips to the depot for a list, and with one.
-    trips_in: AtomicU64,
-    trips_out: AtomicU64,
-}
-
-impl Side {
-    crate::sync::const_unless_loom! {
-        fn new() -> Self {
-            Self {
-                target: AtomicU32::new(0),
-                held: AtomicU32::new(0),
-                slots: array_of!(Slot::new()),
-                oldest: Cell::new(0),
-                newest: Cell::new(0),
-                limit: Cell::new(0),
-                low: Cell::new(0),
-                taken: AtomicU64::new(0),
-                given: AtomicU64::new(0),
-                stolen: AtomicU64::new(0),
-                noticed: AtomicU64::new(0),
-                trips_in: AtomicU64::new(0),
-                trips_out: AtomicU64::new(0),
-            }
-        }
-    }
-
-    /// Full lists there are, or were until the purger came.
-    fn len(&self) -> u32 {
-        self.newest.get().wrapping_sub(self.oldest.get())
-    }
-
-    fn target(&self) -> u32 {
-        self.target.load(Relaxed)
-    }
-
-    fn slot(&self, at: u32) -> &Slot {
-        &self.slots[at as usize % SLOTS]
-    }
-
-    /// Empties the slot at one end of the ring: its list, unless the purger has come before, and its pages.
-    fn remove(&self, end: End) -> (Option<List>, u32) {
-        let at = match end {
-            End::Oldest => self.oldest.replace(self.oldest.get().wrapping_add(1)),
-            End::Newest => {
-                self.newest.set(self.newest.get().wrapping_sub(1));
-                self.newest.get()
-            }
-        };
-        self.low.set(self.low.get().min(self.len()));
-        let slot = self.slot(at);
-        (slot.take(self.target()), slot.pages.load(Relaxed))
-    }
-
-    fn append(&self, list: List, pages: u32, look: u32) {
-        self.slot(self.newest.get()).put(list, pages, look);
-        self.newest.set(self.newest.get().wrapping_add(1));
-    }
-}
-
-/// An end of the ring of full lists.
-#[derive(Clone, Copy, Debug)]
-enum End {
-    Oldest,
-    Newest,
 }
 
 /// Whether a cache may be used.

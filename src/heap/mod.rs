@@ -24,6 +24,7 @@ mod purger;
 mod reclaim;
 mod reserve;
 mod run;
+mod side;
 mod slab;
 mod traffic;
 
