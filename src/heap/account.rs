@@ -18,8 +18,10 @@ struct Gauges {
     blocks_out: AtomicU64,
     /// Resident pages of slabs that no block outside lies in.
     idle_pages: AtomicU32,
-    /// Pages that the blocks of the depot lie in, at the most.
+    /// Pages that the blocks of the depot lie in: about, while there is a purger, else at the most.
     depot_pages: AtomicU32,
+    /// Blocks in the depot.
+    depot_blocks: AtomicU32,
 }
 
 /// Gauges and counters outside the locks. All Relaxed: each stands for itself.
@@ -43,7 +45,12 @@ pub(crate) struct Tally {
 impl Gauges {
     crate::sync::const_unless_loom! {
         fn new() -> Self {
-            Self { blocks_out: AtomicU64::new(0), idle_pages: AtomicU32::new(0), depot_pages: AtomicU32::new(0) }
+            Self {
+                blocks_out: AtomicU64::new(0),
+                idle_pages: AtomicU32::new(0),
+                depot_pages: AtomicU32::new(0),
+                depot_blocks: AtomicU32::new(0),
+            }
         }
     }
 }
@@ -125,17 +132,28 @@ impl Tally {
     }
 
     /// Called with the lock of the depot.
-    pub(crate) fn set_depot_pages(&self, class: Class, pages: u32) {
+    pub(crate) fn set_depot(&self, class: Class, pages: u32, blocks: u32) {
         self.gauges(class).depot_pages.store(pages, Relaxed);
+        self.gauges(class).depot_blocks.store(blocks, Relaxed);
     }
 
     /// Whether the depot of `class` had anything when its lock was last let go.
     #[inline]
     pub(crate) fn has_depot(&self, class: Class) -> bool {
-        self.gauges(class).depot_pages.load(Relaxed) > 0
+        self.gauges(class).depot_blocks.load(Relaxed) > 0
     }
 
-    /// Pages that lists in the depot lie in. O(classes).
+    /// Blocks in the depots: they lie in no more pages than that. O(classes).
+    pub(crate) fn depot_blocks(&self) -> usize {
+        self.classes.iter().map(|class| class.depot_blocks.load(Relaxed) as usize).sum()
+    }
+
+    /// Bytes of the blocks in the depots. O(classes).
+    pub(crate) fn depot_bytes(&self) -> usize {
+        Class::all().map(|class| self.gauges(class).depot_blocks.load(Relaxed) as usize * class.size()).sum()
+    }
+
+    /// Pages that lists in the depot lie in: about, while there is a purger, else at the most. O(classes).
     pub(crate) fn depot_pages(&self) -> usize {
         self.classes.iter().map(|class| class.depot_pages.load(Relaxed) as usize).sum()
     }

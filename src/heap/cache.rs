@@ -15,7 +15,6 @@
 //! of their own.
 
 use super::class::{CLASSES, Class, TARGET_MAX};
-use super::depot::Depot;
 use super::list::{Block, List};
 use super::side::{End, SLOTS, Side, Slot};
 use crate::sync::{AtomicU32, AtomicU64, Relaxed, array_of};
@@ -25,12 +24,12 @@ use core::cell::Cell;
 pub(crate) const PAGE_LISTS: usize = 16;
 /// Bytes that the run lists of one thread hold together, at the most.
 const RUN_BYTES: usize = 256 << 10;
-/// Bytes of the pages of full lists up to which a class may have more than one of them: where a purger comes, and where
-/// none does.
-const FULL_BYTES: usize = 4 << 20;
-const FULL_BYTES_ALONE: usize = 512 << 10;
-/// Bytes of the pages of full lists from which on a purger is wanted, where one comes.
-const FULL_BYTES_IDLE: usize = 256 << 10;
+/// Blocks in full lists up to which a class may have more than one of them: where a purger comes, and where none does.
+/// Nobody counts the pages they pin, which are no more than that.
+const FULL_BLOCKS: u32 = 4096;
+const FULL_BLOCKS_ALONE: u32 = 256;
+/// Blocks in full lists from which on a purger is wanted, where one comes.
+const FULL_BLOCKS_IDLE: u32 = 64;
 /// Trips to the depot between two looks at whether a class holds more than it needs.
 const TRIPS_PER_LOOK: u32 = 32;
 
@@ -87,22 +86,15 @@ impl Bin {
     }
 }
 
-/// The pages that a list of `class` lies in, at the most; exact enough to tell compact lists.
-pub(super) fn pages_of(list: &List, class: Class, page_shift: u32) -> u32 {
-    // Blocks of other sizes than powers of two may end in the page behind.
-    let (begun, most) = (list.pages(page_shift, Depot::compact_pages(list.len())), list.len());
-    if class.size().is_power_of_two() { begun } else { (begun + 1).min(2 * most) }
-}
-
 /// The place of run length `pages`, from 1 to [`PAGE_LISTS`].
 #[inline(always)]
 const fn run_index(pages: usize) -> usize {
     (pages - 1) % PAGE_LISTS
 }
 
-/// Bytes of pages of full lists.
-const fn full_bytes(purger: bool) -> usize {
-    if purger { FULL_BYTES } else { FULL_BYTES_ALONE }
+/// Blocks in full lists.
+const fn full_blocks(purger: bool) -> u32 {
+    if purger { FULL_BLOCKS } else { FULL_BLOCKS_ALONE }
 }
 
 /// Adds to a counter that only this thread writes.
@@ -141,10 +133,10 @@ pub struct Cache {
     /// Runs freed into, and handed down from, the run lists, and allocated past them.
     runs_given: [AtomicU64; PAGE_LISTS],
     runs_taken: [AtomicU64; PAGE_LISTS],
-    /// Pages of all full lists, those included that the purger has taken unnoticed.
-    full_pages: Cell<u32>,
-    full_pages_max: Cell<u32>,
-    full_pages_idle: AtomicU32,
+    /// Blocks in all full lists, those included that the purger has taken unnoticed.
+    full_blocks: Cell<u32>,
+    full_blocks_max: Cell<u32>,
+    full_blocks_idle: AtomicU32,
     trips: Cell<u32>,
     looked_at: Cell<usize>,
     /// The neighbours in the heap's registry; under its lock.
@@ -178,9 +170,9 @@ impl Cache {
                 runs_held: array_of!(AtomicU32::new(0)),
                 runs_given: array_of!(AtomicU64::new(0)),
                 runs_taken: array_of!(AtomicU64::new(0)),
-                full_pages: Cell::new(0),
-                full_pages_max: Cell::new(0),
-                full_pages_idle: AtomicU32::new(0),
+                full_blocks: Cell::new(0),
+                full_blocks_max: Cell::new(0),
+                full_blocks_idle: AtomicU32::new(0),
                 trips: Cell::new(0),
                 looked_at: Cell::new(0),
                 older: Cell::new(None),
@@ -228,8 +220,8 @@ impl Cache {
     /// `purger` says whether one comes.
     pub(super) fn open(&self, target: impl Fn(Class) -> u32, page_shift: u32, purger: bool) {
         self.run_pages_max.set((RUN_BYTES >> page_shift) as u32);
-        self.full_pages_max.set((full_bytes(purger) >> page_shift) as u32);
-        self.full_pages_idle.store(if purger { (FULL_BYTES_IDLE >> page_shift) as u32 } else { u32::MAX }, Relaxed);
+        self.full_blocks_max.set(full_blocks(purger));
+        self.full_blocks_idle.store(if purger { FULL_BLOCKS_IDLE } else { u32::MAX }, Relaxed);
         for class in Class::all() {
             let (side, target) = (self.side(class), target(class));
             side.target.store(target, Relaxed);
@@ -251,56 +243,56 @@ impl Cache {
 
     /// When `main` is empty: lets the newest full list become `main`.
     pub(super) fn promote(&self, class: Class) -> bool {
-        self.remove_full(class, End::Newest).is_some_and(|(list, _)| {
+        self.remove_full(class, End::Newest).is_some_and(|list| {
             self.set_main(class, list);
             true
         })
     }
 
-    /// Takes the list at that end of the full ones, and the pages it lies in at the most.
+    /// Takes the list at that end of the full ones.
     #[inline(never)]
-    fn remove_full(&self, class: Class, end: End) -> Option<(List, u32)> {
+    fn remove_full(&self, class: Class, end: End) -> Option<List> {
         let side = self.side(class);
         while side.len() > 0 {
-            let (list, pages) = side.remove(end);
-            self.full_pages.set(self.full_pages.get() - pages);
-            if let Some(list) = list {
-                return Some((list, pages));
+            let list = side.remove(end);
+            self.full_blocks.set(self.full_blocks.get() - side.target());
+            if list.is_some() {
+                return list;
             }
             bump(&side.noticed, u64::from(side.target()));
         }
         None
     }
 
-    /// Whether the full lists pin so much that a purger should look after them, as far as the owner knows.
+    /// Whether the full lists may pin so much that a purger should look after them, as far as the owner knows.
     pub(super) fn wants_purger(&self) -> bool {
-        self.full_pages.get() > self.full_pages_idle.load(Relaxed)
+        self.full_blocks.get() > self.full_blocks_idle.load(Relaxed)
     }
 
     /// By the owner: no purger comes any more.
     #[cold]
-    pub(super) fn stand_alone(&self, page_shift: u32) {
-        self.full_pages_max.set((full_bytes(false) >> page_shift) as u32);
-        self.full_pages_idle.store(u32::MAX, Relaxed);
+    pub(super) fn stand_alone(&self) {
+        self.full_blocks_max.set(full_blocks(false));
+        self.full_blocks_idle.store(u32::MAX, Relaxed);
     }
 
-    /// By the purger, with the registry's lock: whether what it has left still pins so much.
+    /// By the purger, with the registry's lock: whether what it has left may still pin so much.
     pub(super) fn needs_purger(&self) -> bool {
-        let full = self.sides.iter().flat_map(|side| &side.slots).filter(|slot| !slot.is_empty());
-        full.map(|slot| slot.pages.load(Relaxed)).sum::<u32>() > self.full_pages_idle.load(Relaxed)
+        let blocks = |side: &Side| side.slots.iter().filter(|slot| !slot.is_empty()).count() as u32 * side.target();
+        self.sides.iter().map(blocks).sum::<u32>() > self.full_blocks_idle.load(Relaxed)
     }
 
-    /// By the owner: takes note of what the purger has taken. O(classes).
+    /// By the owner: takes note of what the purger has taken, the oldest lists of a class before younger ones. O(classes).
     #[cold]
     pub(super) fn recount(&self) {
-        let mut pages = 0;
-        for slot in self.sides.iter().flat_map(|side| &side.slots) {
-            if slot.is_empty() {
-                slot.pages.store(0, Relaxed);
+        for side in &self.sides {
+            while side.len() > 0 && side.slot(side.oldest.get()).is_empty() {
+                let gone = side.remove(End::Oldest);
+                debug_assert!(gone.is_none());
+                self.full_blocks.set(self.full_blocks.get() - side.target());
+                bump(&side.noticed, u64::from(side.target()));
             }
-            pages += slot.pages.load(Relaxed);
         }
-        self.full_pages.set(pages);
     }
 
     /// By the purger, with the registry's lock: takes a full list that came before look `look` ended.
@@ -335,49 +327,47 @@ impl Cache {
     }
 
     /// After a push without room: makes `main`, which is full, a full list beside it, at look `look` of the purger's, and
-    /// returns the list that must leave for that, if one must, with the pages it lies in at the most.
-    pub(super) fn make_room(&self, class: Class, page_shift: u32, look: u32) -> Option<(List, u32)> {
+    /// returns the list that must leave for that, if one must.
+    pub(super) fn make_room(&self, class: Class, look: u32) -> Option<List> {
         let side = self.side(class);
-        let spent = self.full_pages.get() >= self.full_pages_max.get();
+        let spent = self.full_blocks.get() >= self.full_blocks_max.get();
         if spent && side.len() > 1 {
-            return Some(self.pass_main_on(class, page_shift));
+            return Some(self.pass_main_on(class));
         }
         // Where the budget is spent, `main` may only follow as the first full list, which every class may have.
         let full = side.len() >= side.limit.get() || spent && side.len() > 0;
         let evicted = if full { self.evict(class) } else { None };
         let main = self.take_main(class);
-        let pages = pages_of(&main, class, page_shift);
-        self.full_pages.set(self.full_pages.get() + pages);
-        side.append(main, pages, look);
+        self.full_blocks.set(self.full_blocks.get() + main.len());
+        side.append(main, look);
         self.publish(class);
         evicted
     }
 
     /// Takes `main`, which is full, out to leave the cache: one more full list would go beyond the budget.
-    fn pass_main_on(&self, class: Class, page_shift: u32) -> (List, u32) {
+    fn pass_main_on(&self, class: Class) -> List {
         let (side, list) = (self.side(class), self.take_main(class));
         side.limit.set(side.len());
         bump(&side.given, u64::from(list.len()));
         bump(&side.trips_out, 1);
         self.publish(class);
-        let pages = pages_of(&list, class, page_shift);
-        (list, pages)
+        list
     }
 
     /// Takes the oldest full list out, and lets the class hold one more from now on if the budget allows.
-    fn evict(&self, class: Class) -> Option<(List, u32)> {
+    fn evict(&self, class: Class) -> Option<List> {
         let side = self.side(class);
         let oldest = self.remove_oldest(class);
-        let more = side.limit.get() < SLOTS as u32 && self.full_pages.get() < self.full_pages_max.get();
+        let more = side.limit.get() < SLOTS as u32 && self.full_blocks.get() < self.full_blocks_max.get();
         side.limit.set(side.len() + 1 + u32::from(more));
         bump(&side.trips_out, u64::from(oldest.is_some()));
         oldest
     }
 
-    fn remove_oldest(&self, class: Class) -> Option<(List, u32)> {
-        let (list, pages) = self.remove_full(class, End::Oldest)?;
+    fn remove_oldest(&self, class: Class) -> Option<List> {
+        let list = self.remove_full(class, End::Oldest)?;
         bump(&self.side(class).given, u64::from(list.len()));
-        Some((list, pages))
+        Some(list)
     }
 
     /// Takes all of `main`; what is left has room for `target`.
@@ -400,7 +390,7 @@ impl Cache {
 
     /// Every `TRIPS_PER_LOOK`-th call: a full list of the next class in turn, if that class has held it, unused, since
     /// it was last looked at.
-    pub(super) fn shrink(&self) -> Option<(Class, (List, u32))> {
+    pub(super) fn shrink(&self) -> Option<(Class, List)> {
         let trips = self.trips.get().wrapping_add(1);
         self.trips.set(trips);
         if !trips.is_multiple_of(TRIPS_PER_LOOK) {
@@ -422,7 +412,7 @@ impl Cache {
     #[inline(never)]
     pub(super) fn drain(&self, class: Class) -> Option<List> {
         let side = self.side(class);
-        let list = self.remove_full(class, End::Newest).map_or_else(|| self.take_main(class), |(list, _)| list);
+        let list = self.remove_full(class, End::Newest).unwrap_or_else(|| self.take_main(class));
         bump(&side.given, u64::from(list.len()));
         self.publish(class);
         (!list.is_empty()).then_some(list)
@@ -510,8 +500,9 @@ impl Cache {
     /// Pages that a cache pins at the most, whatever the pattern: one for each block it may hold, those of further full
     /// lists (the one that reaches their budget included), and those of the run lists.
     pub(super) fn pages_max(target: impl Fn(Class) -> u32, page_shift: u32, purger: bool) -> usize {
-        let blocks: u32 = Class::all().map(|class| 2 * target(class)).sum();
-        blocks as usize + 2 * TARGET_MAX + (full_bytes(purger) >> page_shift) + (RUN_BYTES >> page_shift)
+        let held = |lists: u32| Class::all().map(|class| lists * target(class)).sum::<u32>() as usize;
+        let full = (full_blocks(purger) as usize + TARGET_MAX).min(held(SLOTS as u32 - 1));
+        held(2) + full + (RUN_BYTES >> page_shift)
     }
 
     /// Says how many blocks of `class` the cache holds. Called on the slow paths, so what others see lags by less than a

@@ -73,8 +73,10 @@ pub(crate) fn block() -> Block {
     Block(NonNull::from(Box::leak(Box::new(loom::cell::UnsafeCell::new(None)))))
 }
 
-/// Pages that [`List::pages`] remembers: the blocks of a list may alternate between a few.
+/// Pages that are remembered when the pages of a list are counted: its blocks may alternate between a few.
 const RECENT: usize = 4;
+/// Blocks that [`List::pages_by_sample`] looks at.
+const SAMPLE: u32 = 16;
 
 /// Some blocks of one class and their number.
 #[derive(Debug)]
@@ -136,19 +138,31 @@ impl List {
         }
     }
 
-    /// How many pages the blocks begin in, at the most: how often one begins in a page that is not among the last few. If
-    /// that is more than `most`, the number of blocks. O(len), or O(`most`) for a scattered list.
-    pub(crate) fn pages(&self, page_shift: u32, most: u32) -> u32 {
+    /// How many pages the blocks begin in, at the most: how often one begins in a page that is not among the last few.
+    /// O(len).
+    pub(crate) fn pages(&self, page_shift: u32) -> u32 {
+        self.pages_of_first(self.len, page_shift)
+    }
+
+    /// About how many pages the blocks begin in, judged by the first few, which were freed last. O(1).
+    pub(crate) fn pages_by_sample(&self, page_shift: u32) -> u32 {
+        let sample = self.len.min(SAMPLE);
+        if sample < 2 {
+            return self.len;
+        }
+        let more = self.pages_of_first(sample, page_shift) - 1;
+        1 + more * (self.len - 1) / (sample - 1)
+    }
+
+    fn pages_of_first(&self, len: u32, page_shift: u32) -> u32 {
         let (mut recent, mut last, mut found, mut at) = ([usize::MAX; RECENT], usize::MAX, 0, self.head);
-        while let Some(block) = at {
+        for _ in 0..len {
+            let Some(block) = at else { break };
             let page = block.address() >> page_shift;
             if page != last {
                 last = page;
                 found += u32::from(!recent.contains(&page));
                 recent[page % RECENT] = page;
-                if found > most {
-                    return self.len;
-                }
             }
             at = block.next();
         }

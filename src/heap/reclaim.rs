@@ -55,14 +55,22 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Whether more pages are resident and free, or pinned by lists, than the idle bound allows.
     #[inline(never)]
     pub(crate) fn is_over_bound(&self) -> bool {
+        if !self.is_beyond_bound() {
+            return false;
+        }
         let (bound, retained) = (self.idle_bound_pages(), self.tally.retained_pages());
         retained + self.excess_pages() > bound - bound / 8
     }
 
-    /// Whether the depots pin more than they may when nobody uses them.
+    /// Whether the depots may pin more than they may when nobody uses them.
     #[inline(never)]
     pub(crate) fn depots_are_large(&self) -> bool {
-        self.tally.depot_pages() > depot::pages_max(self.map.page_shift()) as usize
+        self.excess_pages() > 0
+    }
+
+    /// Whether more is mapped than may be retained: only then can the bound be passed.
+    pub(crate) fn is_beyond_bound(&self) -> bool {
+        self.tally.mapped() > self.settings.idle_bytes.load(Relaxed)
     }
 
     /// Whether the depots pin so much that it is worth sorting before the heap grows.
@@ -75,19 +83,22 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     #[inline(never)]
     pub(crate) fn allowed_pages(&self) -> usize {
         let bound = self.idle_bound_pages();
-        (bound - bound / 8).saturating_sub(self.excess_pages()).max(bound / 4)
+        let listed = self.tally.depot_pages().saturating_sub(depot::pages_max(self.map.page_shift()) as usize);
+        (bound - bound / 8).saturating_sub(listed).max(bound / 4)
     }
 
-    /// Pages that full lists pin beyond what the depot alone may.
+    /// Pages that lists in the depots pin, at the most, beyond what they may.
     #[inline(never)]
     pub(crate) fn excess_pages(&self) -> usize {
-        self.tally.depot_pages().saturating_sub(depot::pages_max(self.map.page_shift()) as usize)
+        let purger = self.source.has_purger();
+        let pages = if purger { self.tally.depot_blocks() } else { self.tally.depot_pages() };
+        pages.saturating_sub(depot::pages_max(self.map.page_shift()) as usize)
     }
 
     /// The idle bound of this moment, in pages.
     #[inline(never)]
     pub(crate) fn idle_bound_pages(&self) -> usize {
-        let listed = (self.tally.depot_pages() + self.tally.granted_pages()) << self.map.page_shift();
+        let listed = self.tally.depot_bytes() + (self.tally.granted_pages() << self.map.page_shift());
         let share = self.tally.live().saturating_sub(listed) / self.settings.idle_share.load(Relaxed).max(1);
         self.settings.idle_bytes.load(Relaxed).max(share) >> self.map.page_shift()
     }

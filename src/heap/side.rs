@@ -15,16 +15,14 @@ pub(super) const SLOTS: usize = 16;
 pub(super) struct Slot {
     /// The first block; null if there is no list.
     pub(super) head: AtomicPtr<u8>,
-    /// The pages it lies in at the most, and how many looks the purger had had when it came. For the purger, who may be late
-    /// and see those of a later list.
-    pub(super) pages: AtomicU32,
+    /// How many looks the purger had had when it came. For the purger, who may be late and see that of a later list.
     pub(super) look: AtomicU32,
 }
 
 impl Slot {
     crate::sync::const_unless_loom! {
         pub(super) fn new() -> Self {
-            Self { head: AtomicPtr::new(null_mut()), pages: AtomicU32::new(0), look: AtomicU32::new(0) }
+            Self { head: AtomicPtr::new(null_mut()), look: AtomicU32::new(0) }
         }
     }
 
@@ -33,8 +31,7 @@ impl Slot {
     }
 
     /// By the owner, into an empty slot.
-    pub(super) fn put(&self, list: List, pages: u32, look: u32) {
-        self.pages.store(pages, Relaxed);
+    pub(super) fn put(&self, list: List, look: u32) {
         self.look.store(look, Relaxed);
         let head = list.into_parts().0.map_or(null_mut(), Block::as_ptr);
         // Release: publishes the links of the list; pairs with the exchange in `take`.
@@ -111,8 +108,8 @@ impl Side {
         &self.slots[at as usize % SLOTS]
     }
 
-    /// Empties the slot at one end of the ring: its list, unless the purger has come before, and its pages.
-    pub(super) fn remove(&self, end: End) -> (Option<List>, u32) {
+    /// Empties the slot at one end of the ring; `None` if the purger has come before.
+    pub(super) fn remove(&self, end: End) -> Option<List> {
         let at = match end {
             End::Oldest => self.oldest.replace(self.oldest.get().wrapping_add(1)),
             End::Newest => {
@@ -121,12 +118,11 @@ impl Side {
             }
         };
         self.low.set(self.low.get().min(self.len()));
-        let slot = self.slot(at);
-        (slot.take(self.target()), slot.pages.load(Relaxed))
+        self.slot(at).take(self.target())
     }
 
-    pub(super) fn append(&self, list: List, pages: u32, look: u32) {
-        self.slot(self.newest.get()).put(list, pages, look);
+    pub(super) fn append(&self, list: List, look: u32) {
+        self.slot(self.newest.get()).put(list, look);
         self.newest.set(self.newest.get().wrapping_add(1));
     }
 }

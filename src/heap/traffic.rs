@@ -2,7 +2,7 @@
 //! the runs. Always a list at a time; every step takes one lock, and memory of blocks is only touched between them.
 
 use super::Engine;
-use super::cache::{Cache, pages_of};
+use super::cache::Cache;
 use super::class::Class;
 use super::depot::{ChunkRef, Depot, Refusal, class_pages_max};
 use super::granule::Fill;
@@ -19,6 +19,9 @@ use core::ptr::{NonNull, null_mut};
 
 /// Bytes taken from the runs at a time for slab records.
 const RECORD_BYTES: usize = 64 << 10;
+
+/// Blocks from this size on hardly profit from a list's order: their lists are kept whole, scattered as they may be.
+const LARGE: usize = 512;
 
 /// Sorted lists of a class between two looks at the idle bound, if nothing else calls for one.
 const SORTS_PER_LOOK: u64 = 16;
@@ -81,8 +84,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if !cache.is_live() {
             return self.free_uncached(cache, class, block);
         }
-        if let Some((list, pages)) = cache.make_room(class, self.map.page_shift(), self.looks.load(Relaxed)) {
-            self.stow(class, list, pages);
+        if let Some(list) = cache.make_room(class, self.looks.load(Relaxed)) {
+            self.stow(class, list);
             self.trim(cache);
         }
         if twin::is(Twin::G2) {
@@ -94,29 +97,39 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Looks, now and then, whether the cache holds lists it has no use for.
     fn trim(&self, cache: &Cache) {
-        if let Some((class, (list, pages))) = cache.shrink() {
-            self.stow(class, list, pages);
+        if let Some((class, list)) = cache.shrink() {
+            self.stow(class, list);
         }
     }
 
-    /// Sees to it that a purger looks after a cache whose full lists pin much.
+    /// Sees to it that a purger looks after a cache whose full lists may pin much. While no more is mapped than may be
+    /// retained, nothing can.
     fn have_looked_after(&self, cache: &Cache) {
-        if !cache.wants_purger() || self.source.is_purger_at_work() || twin::is(Twin::G14) {
+        if !cache.wants_purger() || self.source.is_purger_at_work() || !self.is_beyond_bound() || twin::is(Twin::G14) {
             return;
         }
         cache.recount();
         if cache.wants_purger() && !self.source.summon_purger() {
             // Nobody comes after all: the cache has fewer lists from now on.
-            cache.stand_alone(self.map.page_shift());
+            cache.stand_alone();
             self.flush(cache);
         }
     }
 
-    /// Runs `section` with the depot of `class` locked, and publishes how many pages its blocks lie in.
+    /// The pages that a list lies in: about, while there is a purger, who sees to it that not much lies idle; else at the
+    /// most.
+    fn pages_of(&self, class: Class, list: &List) -> u32 {
+        let shift = self.map.page_shift();
+        let begun = if self.source.has_purger() { list.pages_by_sample(shift) } else { list.pages(shift) };
+        // Blocks of other sizes than powers of two may end in the page behind.
+        if class.size().is_power_of_two() { begun } else { (begun + 1).min(2 * list.len()) }
+    }
+
+    /// Runs `section` with the depot of `class` locked, and publishes what it has.
     pub(crate) fn with_depot<R>(&self, class: Class, section: impl FnOnce(&mut Depot) -> R) -> R {
         self.depots[class].with(|depot| {
             let result = section(depot);
-            self.tally.set_depot_pages(class, depot.pages());
+            self.tally.set_depot(class, depot.pages(), depot.blocks(self.target(class)) as u32);
             result
         })
     }
@@ -135,9 +148,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.fetch(class)
     }
 
-    /// Gives a full list, which lies in `pages` pages, to the depot, or sorts it into the slabs.
-    fn stow(&self, class: Class, list: List, pages: u32) {
-        if pages > Depot::compact_pages(list.len()) {
+    /// Gives a full list to the depot, or sorts it into the slabs.
+    fn stow(&self, class: Class, list: List) {
+        let pages = self.pages_of(class, &list);
+        if class.size() < LARGE && pages > Depot::compact_pages(list.len()) {
             return self.sort(class, list);
         }
         let pages_max = self.depot_pages_max();
@@ -179,10 +193,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         list.append(self.with_depot(class, Depot::take_odd));
         while list.len() >= target {
             let full = list.split_off(target);
-            let pages = pages_of(&full, class, self.map.page_shift());
-            self.stow(class, full, pages);
+            self.stow(class, full);
         }
-        let pages = pages_of(&list, class, self.map.page_shift());
+        let pages = self.pages_of(class, &list);
         let pages_max = class_pages_max(self.map.page_shift());
         if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list, pages, pages_max)) {
             self.sort(class, list);
