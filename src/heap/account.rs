@@ -34,6 +34,8 @@ pub(crate) struct Tally {
     dirty_pages: AtomicUsize,
     /// Pages that the reserves may hold.
     granted_pages: AtomicUsize,
+    /// Pages in the depots of runs.
+    listed_pages: AtomicUsize,
     /// Bytes from the source.
     mapped: AtomicUsize,
     relocations: AtomicU64,
@@ -63,6 +65,7 @@ impl Tally {
                 run_bytes: AtomicUsize::new(0),
                 dirty_pages: AtomicUsize::new(0),
                 granted_pages: AtomicUsize::new(0),
+                listed_pages: AtomicUsize::new(0),
                 mapped: AtomicUsize::new(0),
                 relocations: AtomicU64::new(0),
                 purged_in_slabs: AtomicU64::new(0),
@@ -112,12 +115,27 @@ impl Tally {
     /// Free pages that are resident, those that the reserves may still take included. O(classes).
     #[inline(never)]
     pub(crate) fn retained_pages(&self) -> usize {
-        self.idle_pages() + self.dirty_pages.load(Relaxed) + self.granted_pages()
+        self.idle_pages() + self.dirty_pages.load(Relaxed) + self.granted_pages() + self.listed_pages()
     }
 
     /// Pages that the reserves may hold.
     pub(crate) fn granted_pages(&self) -> usize {
         self.granted_pages.load(Relaxed)
+    }
+
+    /// Pages in the depots of runs.
+    pub(crate) fn listed_pages(&self) -> usize {
+        self.listed_pages.load(Relaxed)
+    }
+
+    /// So many pages go to a depot of runs.
+    pub(crate) fn list(&self, pages: u32) {
+        self.listed_pages.fetch_add(pages as usize, Relaxed);
+    }
+
+    /// So many pages have left a depot of runs.
+    pub(crate) fn unlist(&self, pages: u32) {
+        self.listed_pages.fetch_sub(pages as usize, Relaxed);
     }
 
     /// Lets the reserves hold `more` pages, if they may hold no more than `max` then.
@@ -234,7 +252,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         }
         let kept = self.count_reserves();
         stats.runs = self.run_stats(&counts, kept);
-        self.fill_in_bytes(&mut stats, cached, (kept.pages as usize) << self.map.page_shift());
+        let kept = kept.pages as usize + self.tally.listed_pages();
+        self.fill_in_bytes(&mut stats, cached, kept << self.map.page_shift());
         stats
     }
 
@@ -275,7 +294,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         })
     }
 
-    /// The five words, with `cached` bytes in caches and the depot, and `kept` in the reserves.
+    /// The five words, with `cached` bytes in caches and the depot, and `kept` in the reserves and the depots of runs.
     fn fill_in_bytes(&self, stats: &mut Stats, cached: usize, kept: usize) {
         let page = self.map.page_bytes();
         let (mapped, free) =
@@ -286,7 +305,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         stats.active = (mapped - free).saturating_sub(records + kept);
         stats.records = records;
         stats.map = Map::bytes_for(mapped / page);
-        let may_come = (self.tally.granted_pages() * page).saturating_sub(kept);
+        let may_come = ((self.tally.granted_pages() + self.tally.listed_pages()) * page).saturating_sub(kept);
         stats.retained = (self.tally.retained_pages() * page).saturating_sub(may_come);
         let idle = self.tally.idle_pages() * page;
         stats.resident = (mapped - free + stats.retained).saturating_sub(kept + untouched + idle);

@@ -130,9 +130,11 @@ pub struct Cache {
     admitted: [Cell<u32>; PAGE_LISTS],
     /// Runs in the list, when they were last counted.
     runs_held: [AtomicU32; PAGE_LISTS],
-    /// Runs freed into, and handed down from, the run lists, and allocated past them.
+    /// Runs handed down from the run lists to the runs, and allocated past the lists; and those handed down to the depots
+    /// less those received from there, which may be below zero: it wraps.
     runs_given: [AtomicU64; PAGE_LISTS],
     runs_taken: [AtomicU64; PAGE_LISTS],
+    runs_stowed: [AtomicU64; PAGE_LISTS],
     /// Blocks in all full lists, those included that the purger has taken unnoticed.
     full_blocks: Cell<u32>,
     full_blocks_max: Cell<u32>,
@@ -170,6 +172,7 @@ impl Cache {
                 runs_held: array_of!(AtomicU32::new(0)),
                 runs_given: array_of!(AtomicU64::new(0)),
                 runs_taken: array_of!(AtomicU64::new(0)),
+                runs_stowed: array_of!(AtomicU64::new(0)),
                 full_blocks: Cell::new(0),
                 full_blocks_max: Cell::new(0),
                 full_blocks_idle: AtomicU32::new(0),
@@ -475,9 +478,23 @@ impl Cache {
         self.publish_runs(pages);
     }
 
-    /// Counts a run that was freed past the lists.
-    pub(super) fn count_run_given(&self, pages: usize) {
-        bump(&self.runs_given[run_index(pages)], 1);
+    /// Counts runs that went to the runs.
+    pub(super) fn count_runs_given(&self, pages: usize, runs: u32) {
+        bump(&self.runs_given[run_index(pages)], u64::from(runs));
+    }
+
+    /// Counts runs that went to the depots.
+    pub(super) fn count_runs_stowed(&self, pages: usize, runs: u32) {
+        let stowed = &self.runs_stowed[run_index(pages)];
+        stowed.store(stowed.load(Relaxed).wrapping_add(u64::from(runs)), Relaxed);
+    }
+
+    /// Counts runs that came from the depots, one of them to be handed out.
+    pub(super) fn count_runs_received(&self, pages: usize, runs: u32) {
+        let stowed = &self.runs_stowed[run_index(pages)];
+        stowed.store(stowed.load(Relaxed).wrapping_sub(u64::from(runs)), Relaxed);
+        self.run_bin(pages).count_alloc();
+        self.publish_runs(pages);
     }
 
     /// The run length whose list holds the most pages.
@@ -492,7 +509,6 @@ impl Cache {
         let admitted = self.admitted[run_index(pages)].take();
         let room = bin.room.replace(0).max(0) as u32;
         self.run_pages.set(self.run_pages.get() - admitted * pages as u32);
-        bump(&self.runs_given[run_index(pages)], u64::from(admitted - room));
         self.publish_runs(pages);
         List::from_parts(bin.head.take(), admitted - room)
     }
@@ -537,6 +553,7 @@ impl Cache {
             held: u64::from(side.held.load(Relaxed)).saturating_sub(unnoticed),
             trips_in: side.trips_in.load(Relaxed),
             trips_out: side.trips_out.load(Relaxed),
+            stowed: 0,
         }
     }
 
@@ -550,6 +567,7 @@ impl Cache {
             held: u64::from(self.runs_held[at].load(Relaxed)),
             trips_in: 0,
             trips_out: 0,
+            stowed: self.runs_stowed[at].load(Relaxed),
         }
     }
 }
@@ -569,10 +587,12 @@ pub(super) struct CacheCounts {
     pub(super) trips_in: u64,
     /// Trips to the depot with a list.
     pub(super) trips_out: u64,
+    /// Runs handed to the depots of runs less those received from there, wrapping.
+    pub(super) stowed: u64,
 }
 
 impl CacheCounts {
-    pub(super) const ZERO: Self = Self { allocs: 0, taken: 0, given: 0, held: 0, trips_in: 0, trips_out: 0 };
+    pub(super) const ZERO: Self = Self { allocs: 0, taken: 0, given: 0, held: 0, trips_in: 0, trips_out: 0, stowed: 0 };
 
     pub(super) fn add(&mut self, other: Self) {
         self.allocs += other.allocs;
@@ -581,10 +601,11 @@ impl CacheCounts {
         self.held += other.held;
         self.trips_in += other.trips_in;
         self.trips_out += other.trips_out;
+        self.stowed = self.stowed.wrapping_add(other.stowed);
     }
 
     /// Blocks that were freed into the cache: what went in and out otherwise tells.
     pub(super) fn frees(&self) -> u64 {
-        (self.held + self.given + self.allocs).saturating_sub(self.taken)
+        (self.held + self.given + self.allocs).wrapping_add(self.stowed).saturating_sub(self.taken)
     }
 }

@@ -89,7 +89,7 @@ pub(crate) struct Depot {
     spare: Option<ChunkRef>,
     /// Lists here, and the fewest since the purger last looked.
     pub(crate) count: u32,
-    pub(crate) low_count: u32,
+    low_count: u32,
     /// The sum of the pages of all lists and of `odd`.
     pages: u32,
     /// Fewer than `target` blocks, and the pages they lie in at the most.
@@ -208,6 +208,11 @@ impl Depot {
             self.pages -= core::mem::take(&mut self.odd_pages);
         }
         Some(block)
+    }
+
+    /// How many lists have been here all the time since this was last called.
+    pub(crate) fn note_look(&mut self) -> u32 {
+        core::mem::replace(&mut self.low_count, self.count)
     }
 
     /// Pages that the blocks here lie in, at the most.

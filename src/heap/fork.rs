@@ -16,6 +16,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn before_fork(&self) {
         self.registry.hold();
         self.depots.iter().for_each(Locked::hold);
+        self.run_depots.iter().for_each(Locked::hold);
         self.slabs.iter().for_each(Locked::hold);
         self.reserves.iter().for_each(Locked::hold);
         self.runs.hold();
@@ -35,6 +36,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.reserves.iter().for_each(|reserve| unsafe { reserve.let_go() });
         // SAFETY: as above.
         self.slabs.iter().for_each(|slabs| unsafe { slabs.let_go() });
+        // SAFETY: as above.
+        self.run_depots.iter().for_each(|depot| unsafe { depot.let_go() });
         // SAFETY: as above.
         self.depots.iter().for_each(|depot| unsafe { depot.let_go() });
         // SAFETY: as above.

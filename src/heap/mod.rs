@@ -17,6 +17,7 @@ mod fork;
 mod granule;
 mod huge;
 mod list;
+mod listed;
 mod map;
 mod pages;
 #[cfg(all(feature = "std", not(loom)))]
@@ -103,6 +104,7 @@ pub struct Engine<S, L> {
     settings: Settings,
     map: Map,
     depots: PerClass<Locked<Depot, L>>,
+    run_depots: [Locked<Depot, L>; listed::LENGTHS],
     slabs: PerClass<Locked<Slabs, L>>,
     reserves: [Locked<Reserve, L>; RESERVES],
     runs: Locked<Runs, L>,
@@ -162,6 +164,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 },
                 map: Map::new(),
                 depots: PerClass::new(array_of!(Locked::new(Rank::Depot, Depot::EMPTY))),
+                run_depots: array_of!(Locked::new(Rank::Depot, Depot::EMPTY)),
                 slabs: PerClass::new(array_of!(Locked::new(Rank::Slabs, Slabs::EMPTY))),
                 reserves: array_of!(Locked::new(Rank::Reserve, Reserve::EMPTY)),
                 runs: Locked::new(Rank::Runs, Runs::EMPTY),

@@ -64,7 +64,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if !self.has_list(pages, layout) {
             return self.alloc_long(cache, layout, pages, zeroed);
         }
-        let Some(run) = cache.pop_run(pages as usize) else {
+        let Some(run) = cache.pop_run(pages as usize).or_else(|| self.fetch_run(cache, pages as usize)) else {
             let run = self.alloc_run(Some(cache), layout, pages, zeroed);
             if !run.is_null() {
                 cache.count_run_taken(pages as usize);
@@ -187,34 +187,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             }
             return;
         }
-        if cache.push_run(pages as usize, run) {
-            return;
-        }
-        // The budget is used up, perhaps by lengths that are no longer asked for.
-        if let Some(largest) = cache.largest_run_list() {
-            self.flush_run_list(cache, largest);
-        }
-        if !cache.push_run(pages as usize, run) {
-            cache.count_run_given(pages as usize);
-            self.free_run(run.address(), pages);
-        }
-    }
-
-    /// Gives all runs of a cache back.
-    pub(crate) fn flush_runs(&self, cache: &Cache) {
-        (1..=PAGE_LISTS).for_each(|pages| self.flush_run_list(cache, pages));
-        self.release_reserve_of(cache);
-    }
-
-    fn flush_run_list(&self, cache: &Cache, pages: usize) {
-        let mut runs = cache.drain_runs(pages);
-        while let Some(run) = runs.pop() {
-            self.free_run(run.address(), pages as u32);
-        }
-    }
-
-    fn free_run(&self, address: usize, pages: u32) {
-        self.give_run_back(Stretch { first: self.map.page_of(address), pages });
+        self.keep_run(cache, pages as usize, run);
     }
 
     /// Gives a run of a user back to the runs.
@@ -224,7 +197,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.keep_idle_bound_after(run.pages);
     }
 
-    /// Gives runs of a reserve back to the runs, all at once. What is retained stays the same.
+    /// Gives runs back to the runs, all at once.
     pub(crate) fn give_runs_back(&self, given: &[Stretch]) {
         if !given.is_empty() {
             let pages: u32 = given.iter().map(|run| run.pages).sum();
@@ -262,6 +235,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             // Rather than more memory, what lies in the depot in blocks of other sizes.
             if self.depots_hoard() {
                 Class::all().for_each(|class| self.drain_depot(class));
+            } else if self.run_depots_hoard() {
+                self.drain_run_depots();
             } else if !self.release_for(pages) && !self.grow(pages, align) {
                 return take();
             }

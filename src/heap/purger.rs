@@ -26,7 +26,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let busy = self.sort_unused_caches();
         let in_slabs: u32 = Class::all().map(|class| self.with_slabs(class, unused_in_slabs)).sum();
         let in_runs = self.with_runs(unused_in_runs);
-        let unused = in_runs + in_slabs as usize + self.give_unused_back();
+        let unused = in_runs + in_slabs as usize + self.give_unused_back() + self.release_unused_runs() as usize;
         let before = self.tally.retained_pages();
         Class::all().for_each(|class| self.sort_unused_lists(class));
         let retained = self.tally.retained_pages();
@@ -86,7 +86,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Sorts the lists of a depot that nobody wanted since the look before, while the depots are too large.
     #[inline(never)]
     fn sort_unused_lists(&self, class: Class) {
-        let mut unused = self.with_depot(class, unused_in_depot);
+        let mut unused = self.with_depot(class, Depot::note_look);
         let target = self.target(class);
         while unused > 0 && self.depots_are_large() && self.is_over_bound() {
             let Some(list) = self.with_depot(class, |depot| depot.take(target)) else {
@@ -96,11 +96,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             unused -= 1;
         }
     }
-}
-
-/// How many lists were in a depot all the time since this was last asked.
-fn unused_in_depot(depot: &mut Depot) -> u32 {
-    replace(&mut depot.low_count, depot.count)
 }
 
 /// How many dirty pages of free runs were there all the time since this was last asked.

@@ -98,7 +98,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// The idle bound of this moment, in pages.
     #[inline(never)]
     pub(crate) fn idle_bound_pages(&self) -> usize {
-        let listed = self.tally.depot_bytes() + (self.tally.granted_pages() << self.map.page_shift());
+        let pages = self.tally.granted_pages() + self.tally.listed_pages();
+        let listed = self.tally.depot_bytes() + (pages << self.map.page_shift());
         let share = self.tally.live().saturating_sub(listed) / self.settings.idle_share.load(Relaxed).max(1);
         self.settings.idle_bytes.load(Relaxed).max(share) >> self.map.page_shift()
     }
@@ -109,7 +110,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         while let Some(want) = self.tally.retained_pages().checked_sub(goal()) {
             let want = u32::try_from(want).unwrap_or(u32::MAX);
             let purge_slab = || Class::all().rev().any(|class| self.purge_slab(class));
-            if want == 0 || !(self.purge_run(want) || purge_slab() || self.release_reserves()) {
+            let purged = want > 0 && (self.purge_run(want) || purge_slab());
+            if !purged && (want == 0 || !self.release_reserves() && !self.drain_run_depots()) {
                 return;
             }
         }
@@ -167,6 +169,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             self.flush(cache);
         }
         self.release_reserves();
+        self.drain_run_depots();
         Class::all().for_each(|class| self.drain_depot(class));
     }
 

@@ -333,7 +333,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// `bytes` bytes for a record, for as long as the heap lives.
-    fn carve_record(&self, bytes: usize) -> Option<NonNull<u8>> {
+    pub(super) fn carve_record(&self, bytes: usize) -> Option<NonNull<u8>> {
         self.records.with(|records| records.carve(bytes)).or_else(|| self.feed_records(bytes))
     }
 
