@@ -48,7 +48,7 @@ impl HugePages {
 #[non_exhaustive]
 pub enum Purge {
     /// Less than a second later, by a thread that is started when the bound is passed and ends when it is kept again. What
-    /// the program goes on using is left alone: only pages that nobody has used for 0.2 seconds go. The default of the
+    /// the program goes on using is left alone: only pages that nobody has used for 0.15 seconds go. The default of the
     /// process heap. Where no thread can be started, and in a heap as an object, it is as `AtFree`.
     Soon,
     /// At once, by the call of `free` that passes the bound: no thread is ever started. A program whose live memory swings

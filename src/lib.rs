@@ -67,7 +67,7 @@
 //! **Why memory comes back.** Lists in caches are bounded by the pages they pin, and their full ones lie in slots that
 //! the purger may empty. Everything else lies in slabs and runs, where free pages are seen and counted as they become
 //! free. The idle bound (see [`Config::idle_bytes`]) is looked at by each free that reaches the slabs or runs. If it is
-//! passed, a purger begins ([`Purge::Soon`]): a detached thread without a cache, all signals blocked. Every 0.2 seconds
+//! passed, a purger begins ([`Purge::Soon`]): a detached thread without a cache, all signals blocked. Every 0.15 seconds
 //! it looks how much was retained all the time since its last look, by the least that each gauge has shown, and purges
 //! that, as far as it is beyond the bound; lists that lay all the time in the depot, or as full ones in a cache, are
 //! sorted first, and long runs that lay in a reserve go to the runs. So what a program takes again within a look stays,

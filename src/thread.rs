@@ -91,7 +91,7 @@ pub(crate) fn begin(cache: &Cache, config: &Config) -> bool {
 
 /// Milliseconds between two looks of the purger's: memory that was not used from one look to the next goes, so it has gone
 /// after two of them.
-const LOOK_EVERY: u32 = 200;
+const LOOK_EVERY: u32 = 150;
 
 /// The purger: a thread that lives while more is retained than the idle bound allows. It has no cache and takes no signal.
 extern "C" fn purger(nothing: *mut c_void) -> *mut c_void {

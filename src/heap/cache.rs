@@ -56,7 +56,9 @@ impl Bin {
     #[inline(always)]
     pub(crate) fn pop(&self) -> Option<Block> {
         let block = self.head.get()?;
-        self.head.set(block.next());
+        let next = block.next();
+        super::list::prefetch(next);
+        self.head.set(next);
         self.room.set(self.room.get().wrapping_add(1));
         self.allocs.store(self.allocs.load(Relaxed).wrapping_add(1), Relaxed);
         Some(block)
@@ -489,11 +491,22 @@ impl Cache {
         stowed.store(stowed.load(Relaxed).wrapping_add(u64::from(runs)), Relaxed);
     }
 
-    /// Counts runs that came from the depots, one of them to be handed out.
-    pub(super) fn count_runs_received(&self, pages: usize, runs: u32) {
-        let stowed = &self.runs_stowed[run_index(pages)];
-        stowed.store(stowed.load(Relaxed).wrapping_sub(u64::from(runs)), Relaxed);
-        self.run_bin(pages).count_alloc();
+    /// Whether the budget has room for so many more runs of `pages` pages.
+    pub(super) fn has_room_for_runs(&self, pages: usize, runs: u32) -> bool {
+        self.run_pages.get() + runs * pages as u32 <= self.run_pages_max.get()
+    }
+
+    /// When the list for runs of `pages` pages is empty: lets `list`, from a depot, be it.
+    pub(super) fn receive_runs(&self, pages: usize, list: List) {
+        let (bin, at) = (self.run_bin(pages), run_index(pages));
+        let (admitted, stowed) = (&self.admitted[at], &self.runs_stowed[at]);
+        stowed.store(stowed.load(Relaxed).wrapping_sub(u64::from(list.len())), Relaxed);
+        // What the list had room for it now holds, or has room for beside `list`.
+        let more = list.len().saturating_sub(admitted.get());
+        admitted.set(admitted.get() + more);
+        self.run_pages.set(self.run_pages.get() + more * pages as u32);
+        bin.room.set((admitted.get() - list.len()) as i32);
+        bin.head.set(list.into_parts().0);
         self.publish_runs(pages);
     }
 

@@ -67,6 +67,17 @@ impl Block {
     }
 }
 
+/// Brings the first bytes of a block near: it is popped next.
+#[inline(always)]
+pub(crate) fn prefetch(block: Option<Block>) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let at: *const i8 = block.map_or(core::ptr::null(), |block| block.as_ptr().cast());
+        // SAFETY: a hint, which reads nothing and faults nowhere.
+        unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at) };
+    }
+}
+
 /// A free block for a model: its link is one of loom's cells.
 #[cfg(all(test, loom))]
 pub(crate) fn block() -> Block {

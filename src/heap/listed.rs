@@ -6,11 +6,11 @@
 //! it gives to the runs what nobody has taken from one look to the next, and no more is mapped while the depots hold a good
 //! part of what there is. What lies here is free and resident: the tally counts it as retained.
 
+use super::Engine;
 use super::cache::{Cache, PAGE_LISTS};
 use super::depot::{ChunkRef, Depot, Refusal};
 use super::list::{Block, List};
 use super::map::Stretch;
-use super::Engine;
 use crate::lock::{Locked, RawLock};
 use crate::os::Source;
 
@@ -34,16 +34,16 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// A run of `pages` pages from the depot; the rest of its list goes to the cache.
     #[inline(never)]
     pub(super) fn fetch_run(&self, cache: &Cache, pages: usize) -> Option<Block> {
-        if pages > LENGTHS || self.tally.listed_pages() < pages {
+        if pages > LENGTHS || self.tally.listed_pages() < pages || !cache.is_live() {
             return None;
         }
-        let mut list = self.take_listed(pages)?;
-        cache.count_runs_received(pages, list.len());
-        let run = list.pop();
-        while let Some(run) = list.pop() {
-            self.keep_run(cache, pages, run);
+        let list = self.take_listed(pages)?;
+        while !cache.has_room_for_runs(pages, list.len()) {
+            let Some(largest) = cache.largest_run_list() else { break };
+            self.spill_runs(cache, largest);
         }
-        run
+        cache.receive_runs(pages, list);
+        cache.pop_run(pages)
     }
 
     /// Puts a run on the thread's list for its length; if the budget is used up, perhaps by lengths that are no longer asked

@@ -150,8 +150,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Gives a full list to the depot, or sorts it into the slabs.
     fn stow(&self, class: Class, list: List) {
-        let pages = self.pages_of(class, &list);
-        if class.size() < LARGE && pages > Depot::compact_pages(list.len()) {
+        let any = class.size() >= LARGE && self.source.has_purger();
+        let pages = if any { list.len() } else { self.pages_of(class, &list) };
+        if !any && pages > Depot::compact_pages(list.len()) {
             return self.sort(class, list);
         }
         let pages_max = self.depot_pages_max();
