@@ -237,6 +237,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 Class::all().for_each(|class| self.drain_depot(class));
             } else if self.run_depots_hoard() {
                 self.drain_run_depots();
+            } else if self.slabs_hoard() {
+                self.purge_slabs();
             } else if !self.release_for(pages) && !self.grow(pages, align) {
                 return take();
             }

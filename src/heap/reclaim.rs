@@ -23,6 +23,8 @@ use crate::twin::{self, Twin};
 const PURGE_AT_ONCE: usize = 16 << 20;
 /// Before the heap grows the depots are emptied if they pin more than this part of it.
 const HOARD_SHARE: usize = 16;
+/// Before the heap grows idle pages of slabs are purged if they are more than this part of it.
+const SLAB_HOARD_SHARE: usize = 32;
 
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges if more pages are resident and free than the idle bound allows.
@@ -77,6 +79,19 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn depots_hoard(&self) -> bool {
         let share = (self.tally.mapped() / HOARD_SHARE) >> self.map.page_shift();
         self.tally.depot_pages() > share.max(depot::pages_max(self.map.page_shift()) as usize)
+    }
+
+    /// Whether so many pages of slabs are resident and idle that it is worth purging them before more become resident.
+    pub(crate) fn slabs_hoard(&self) -> bool {
+        self.tally.idle_pages() > (self.tally.mapped() / SLAB_HOARD_SHARE) >> self.map.page_shift()
+    }
+
+    /// Purges idle pages of slabs until they are few.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn purge_slabs(&self) {
+        let few = (self.tally.mapped() / SLAB_HOARD_SHARE / 2) >> self.map.page_shift();
+        while self.tally.idle_pages() > few && Class::all().rev().any(|class| self.purge_slab(class)) {}
     }
 
     /// Pages that may be retained at this moment, so that the idle bound holds.
