@@ -164,6 +164,23 @@ impl Process<'_> {
         })
     }
 
+    /// A block of class `to` with the first `bytes` bytes of `old`, of class `from`, which is freed; null, and nothing
+    /// changed, without memory. `bytes` are no more than either has.
+    #[inline(never)]
+    fn move_block(self, old: Block, from: Class, to: Class, bytes: usize) -> *mut u8 {
+        thread::with_cache(|cache| {
+            let fresh = cache.pop(to).map_or_else(|| self.refill(to), Block::as_ptr);
+            if !fresh.is_null() {
+                // SAFETY: both blocks have that many bytes, are apart, and are ours.
+                unsafe { fresh.copy_from_nonoverlapping(old.as_ptr(), bytes) };
+                if !cache.push(from, old) {
+                    spill(old, from, self);
+                }
+            }
+            fresh
+        })
+    }
+
     #[inline(never)]
     fn alloc_beyond_lists(self, cache: &Cache, layout: Layout, zeroed: bool) -> *mut u8 {
         if !zeroed && let Some(run) = ENGINE.take_long(cache, layout) {
@@ -285,11 +302,21 @@ unsafe impl Blocks for Process<'_> {
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if let (Some(from), Some(to)) = (Class::of(layout), Class::of_size(new_size, layout.align())) {
+            if from == to {
+                return block;
+            }
+            // SAFETY: a live block is never null.
+            let old = unsafe { NonNull::new_unchecked(block) };
+            // SAFETY: of class `from`; the caller gives it up if this succeeds, and it is written to only then.
+            let old = unsafe { Block::from_raw(old) };
+            return self.move_block(old, from, to, layout.size().min(new_size));
+        }
         let Ok(new) = Layout::from_size_align(new_size, layout.align()) else {
             return null_mut();
         };
         // SAFETY: handed on.
-        unsafe { ENGINE.resize(self, block, layout, new) }
+        unsafe { ENGINE.resize_pages(self, block, layout, new) }
     }
 
     #[inline]

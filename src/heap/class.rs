@@ -103,7 +103,13 @@ impl Class {
     #[inline(always)]
     #[must_use]
     pub const fn of(layout: Layout) -> Option<Self> {
-        match ladder::index(layout.size(), layout.align()) {
+        Self::of_size(layout.size(), layout.align())
+    }
+
+    /// The class that serves `size` bytes at `align`, a power of two.
+    #[inline(always)]
+    pub(crate) const fn of_size(size: usize, align: usize) -> Option<Self> {
+        match ladder::index(size, align) {
             Some(index) => Some(Self(index)),
             None => None,
         }

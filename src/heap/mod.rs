@@ -449,7 +449,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// # Safety
     /// - As `resize`.
     #[inline(never)]
-    unsafe fn resize_pages(&self, heap: &impl Blocks, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
+    pub(crate) unsafe fn resize_pages(&self, heap: &impl Blocks, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
         // SAFETY: handed on.
         if unsafe { self.resize_in_place(block, old, new) } {
             return block;

@@ -189,9 +189,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Puts a list that is not full with the odd blocks of others, and passes full lists on.
     #[inline(never)]
-    fn stow_odd(&self, class: Class, mut list: List) {
-        let target = self.target(class);
-        list.append(self.with_depot(class, Depot::take_odd));
+    fn stow_odd(&self, class: Class, odd: List) {
+        let (target, mut list) = (self.target(class), self.with_depot(class, Depot::take_odd));
+        // The caller's blocks are near, those of others far: these are not walked.
+        list.append(odd);
         while list.len() >= target {
             let full = list.split_off(target);
             self.stow(class, full);
