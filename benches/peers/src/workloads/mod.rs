@@ -88,8 +88,8 @@ workloads! {
     "oscillate" oscillate::prepare, "a working set that swings between 10 and 150 MB";
     "churn-1" |scale| churn::prepare(scale, 1), "one thread replaces blocks of 16 to 512 B at random";
     "churn-2" |scale| churn::prepare(scale, 2), "two threads, each with as much work as churn-1's";
-    "churn-8" |scale| churn::prepare(scale, 8), "eight threads with as much work together as churn-2's";
-    "churn-64" |scale| churn::prepare(scale, 64), "64 threads with as much work together as churn-2's";
+    "churn-8" |scale| churn::prepare(scale, 8), "eight threads with as much work and as many blocks together as churn-2's";
+    "churn-64" |scale| churn::prepare(scale, 64), "64 threads with as much work and as many blocks together as churn-2's";
     "runs-2" |scale| runs::prepare(scale, 2), "runs of 17 to 40 pages allocated and freed beside 100 free ones";
     "runs-3" |scale| runs::prepare(scale, 3), "runs of 17 to 40 pages allocated and freed beside 1,000 free ones";
     "runs-4" |scale| runs::prepare(scale, 4), "runs of 17 to 40 pages allocated and freed beside 10,000 free ones";
