@@ -142,13 +142,6 @@ impl List {
         front
     }
 
-    /// Moves all blocks of `other` to the front; O(length of `other`).
-    pub(crate) fn append(&mut self, mut other: Self) {
-        while let Some(block) = other.pop() {
-            self.push(block);
-        }
-    }
-
     /// How many pages the blocks begin in, at the most: how often one begins in a page that is not among the last few.
     /// O(len).
     pub(crate) fn pages(&self, page_shift: u32) -> u32 {

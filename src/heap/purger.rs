@@ -83,17 +83,22 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         unused
     }
 
-    /// Sorts the lists of a depot that nobody wanted since the look before, while the depots are too large.
+    /// Sorts the lists of a depot that nobody wanted since the look before, and then the odd blocks, while the depots are too
+    /// large.
     #[inline(never)]
     fn sort_unused_lists(&self, class: Class) {
         let mut unused = self.with_depot(class, Depot::note_look);
         let target = self.target(class);
         while unused > 0 && self.depots_are_large() && self.is_over_bound() {
             let Some(list) = self.with_depot(class, |depot| depot.take(target)) else {
-                return;
+                break;
             };
             self.sort(class, list);
             unused -= 1;
+        }
+        if self.depots_are_large() && self.is_over_bound() {
+            let odd = self.with_depot(class, Depot::take_odd);
+            self.sort(class, odd);
         }
     }
 }

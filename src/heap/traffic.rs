@@ -187,20 +187,21 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if self.source.has_purger() { u32::MAX } else { class_pages_max(self.map.page_shift()) }
     }
 
-    /// Puts a list that is not full with the odd blocks of others, and passes full lists on.
+    /// Puts a list that is not full with the odd blocks of others, and passes on what becomes a full list. Of the blocks,
+    /// only the caller's are touched: they are near, those of others far.
     #[inline(never)]
-    fn stow_odd(&self, class: Class, odd: List) {
-        let (target, mut list) = (self.target(class), self.with_depot(class, Depot::take_odd));
-        // The caller's blocks are near, those of others far: these are not walked.
-        list.append(odd);
-        while list.len() >= target {
-            let full = list.split_off(target);
-            self.stow(class, full);
+    fn stow_odd(&self, class: Class, mut list: List) {
+        let (target, mut odd) = (self.target(class), self.with_depot(class, Depot::take_odd));
+        while let Some(block) = list.pop() {
+            odd.push(block);
+            if odd.len() == target {
+                self.stow(class, core::mem::replace(&mut odd, List::EMPTY));
+            }
         }
-        let pages = self.pages_of(class, &list);
-        let pages_max = class_pages_max(self.map.page_shift());
-        if let Err(list) = self.with_depot(class, |depot| depot.put_odd(list, pages, pages_max)) {
-            self.sort(class, list);
+        let pages = self.pages_of(class, &odd);
+        let pages_max = self.depot_pages_max();
+        if let Err(odd) = self.with_depot(class, |depot| depot.put_odd(odd, pages, pages_max)) {
+            self.sort(class, odd);
         }
     }
 
@@ -208,7 +209,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn flush(&self, cache: &Cache) {
         for class in Class::all() {
             while let Some(list) = cache.drain(class) {
-                self.stow_odd(class, list);
+                if list.len() == self.target(class) { self.stow(class, list) } else { self.stow_odd(class, list) }
             }
         }
         self.flush_runs(cache);
