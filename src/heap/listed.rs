@@ -18,8 +18,6 @@ use crate::os::Source;
 pub(super) const LENGTHS: usize = 4;
 /// Pages in a list of the depots, about.
 const LIST_PAGES: usize = 16;
-/// Before the heap grows the depots of runs are emptied if they hold more than this part of it.
-const HOARD_SHARE: usize = 32;
 
 /// Runs of `pages` pages in a list: `target`.
 pub(super) const fn target(pages: usize) -> u32 {
@@ -161,7 +159,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Whether the depots of runs hold so much that it is worth merging before the heap grows.
     pub(super) fn run_depots_hoard(&self) -> bool {
-        self.tally.listed_pages() > (self.tally.mapped() / HOARD_SHARE) >> self.map.page_shift()
+        self.tally.listed_pages() > self.hoard_pages()
     }
 
     /// The purger's look at the depots of runs: while too much is retained, lists that nobody has taken since the look before

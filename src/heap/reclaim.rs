@@ -23,8 +23,10 @@ use crate::twin::{self, Twin};
 const PURGE_AT_ONCE: usize = 16 << 20;
 /// Before the heap grows the depots are emptied if they pin more than this part of it.
 const HOARD_SHARE: usize = 16;
-/// Before the heap grows idle pages of slabs are purged if they are more than this part of it.
-const SLAB_HOARD_SHARE: usize = 32;
+/// Before the heap grows idle pages of slabs are purged, and depots of runs emptied, if that is more than this part of it
+/// and so many bytes.
+const PAGE_HOARD_SHARE: usize = 32;
+const PAGE_HOARD_MIN: usize = 1 << 20;
 
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges if more pages are resident and free than the idle bound allows.
@@ -83,14 +85,19 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Whether so many pages of slabs are resident and idle that it is worth purging them before more become resident.
     pub(crate) fn slabs_hoard(&self) -> bool {
-        self.tally.idle_pages() > (self.tally.mapped() / SLAB_HOARD_SHARE) >> self.map.page_shift()
+        self.tally.idle_pages() > self.hoard_pages()
+    }
+
+    /// Free pages, of one kind that does not serve every request, that may be there when the heap grows.
+    pub(crate) fn hoard_pages(&self) -> usize {
+        (self.tally.mapped() / PAGE_HOARD_SHARE).max(PAGE_HOARD_MIN) >> self.map.page_shift()
     }
 
     /// Purges idle pages of slabs until they are few.
     #[cold]
     #[inline(never)]
     pub(crate) fn purge_slabs(&self) {
-        let few = (self.tally.mapped() / SLAB_HOARD_SHARE / 2) >> self.map.page_shift();
+        let few = self.hoard_pages() / 2;
         while self.tally.idle_pages() > few && Class::all().rev().any(|class| self.purge_slab(class)) {}
     }
 
