@@ -3,6 +3,8 @@
 //! The engine runs with locks that count. Whatever threads wait for, they wait for one of these, so acquisitions per call
 //! bound what of a program can ever be serialised. The paper's promise: one trip in `target` calls.
 
+#![allow(clippy::disallowed_macros, reason = "a test may print what it measured")]
+
 use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::NonNull;

@@ -123,6 +123,7 @@ impl Depot {
 
     /// Takes in a list of `target` blocks that lies in `pages` pages, if with it no more than `pages_max` pages are
     /// pinned. O(1): at times an array is copied.
+    #[inline(never)]
     pub(crate) fn put(&mut self, list: List, pages: u32, pages_max: u32) -> Result<(), Refusal> {
         if self.pages.saturating_add(pages) > pages_max {
             return Err(Refusal::NoRoom(list));
@@ -170,6 +171,7 @@ impl Depot {
     }
 
     /// Hands out the newest list, of `target` blocks. O(1): at times an array is copied.
+    #[inline(never)]
     pub(crate) fn take(&mut self, target: u32) -> Option<List> {
         if self.len == 0 {
             self.move_in()?;

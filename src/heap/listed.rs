@@ -84,6 +84,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Gives a list of `target` runs to the depot.
+    #[inline(never)]
     fn stow_runs(&self, pages: usize, list: List) {
         let held = list.len() * pages as u32;
         // Before others may take them out.
@@ -117,6 +118,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Takes a list out of a depot.
+    #[inline(never)]
     fn take_listed(&self, pages: usize) -> Option<List> {
         let list = self.run_depot(pages).with(|depot| depot.take(target(pages)))?;
         self.tally.unlist(list.len() * pages as u32);
@@ -132,6 +134,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// `free_list`, but it is the caller who looks at the idle bound.
+    #[inline(never)]
     fn free_list_unheard(&self, pages: usize, mut list: List) {
         let mut given = [Stretch { first: 0, pages: pages as u32 }; 4 * LIST_PAGES];
         while !list.is_empty() {
@@ -146,6 +149,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Gives one list of a depot to the runs; false if there was none.
+    #[inline(never)]
     pub(super) fn release_listed(&self, pages: usize) -> bool {
         let list = self.take_listed(pages);
         list.map(|list| self.free_list_unheard(pages, list)).is_some()

@@ -102,6 +102,8 @@ pub struct Engine<S, L> {
     /// Not opened, being opened, opened, or without memory for its records.
     phase: AtomicU32,
     settings: Settings,
+    /// Blocks in a list of each class; written once, when the heap is opened.
+    targets: PerClass<AtomicU32>,
     map: Map,
     depots: PerClass<Locked<Depot, L>>,
     run_depots: [Locked<Depot, L>; listed::LENGTHS],
@@ -162,6 +164,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                     huge_above: AtomicUsize::new(0),
                     purge: AtomicUsize::new(0),
                 },
+                targets: PerClass::new(array_of!(AtomicU32::new(0))),
                 map: Map::new(),
                 depots: PerClass::new(array_of!(Locked::new(Rank::Depot, Depot::EMPTY))),
                 run_depots: array_of!(Locked::new(Rank::Depot, Depot::EMPTY)),
@@ -187,6 +190,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 continue;
             }
             self.settings.store(config);
+            Class::all().for_each(|class| self.targets[class].store(target_of(class, config), Relaxed));
             let page = self.source.page_size();
             if !page.is_power_of_two() || !(class::PAGE_MIN..=class::PAGE_MAX).contains(&page) {
                 die(Fatal::PageSize);
@@ -226,13 +230,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.is_open() && matches!(self.map.look_up(address), Entry::Slab(_) | Entry::Run(_) | Entry::RunEnd)
     }
 
-    /// Blocks in a list of `class`: the paper's `target`. It is fixed when the heap is opened.
+    /// Blocks in a list of `class`: the paper's `target`. It is fixed when the heap is opened, and 0 before.
+    #[inline]
     #[must_use]
     pub fn target(&self, class: Class) -> u32 {
-        let target = class.target(self.settings.list_bytes.load(Relaxed));
-        // Nobody takes full lists from a thread that rests: with four times the classes they must be shorter.
-        let short = class::FINE && self.settings.purge.load(Relaxed) == Purge::AtFree as usize;
-        if short { (target / 2).max(class::TARGET_MIN) } else { target }
+        self.targets[class].load(Relaxed)
     }
 
     /// Bytes of pages that the cached free blocks of one thread pin at the most, whatever the pattern of calls.
@@ -274,6 +276,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub unsafe fn through<'a>(&'a self, cache: &'a Cache) -> Attached<'a, S, L> {
         Attached { engine: self, cache }
     }
+}
+
+/// Blocks in a list of `class` with the settings of `config`.
+fn target_of(class: Class, config: &Config) -> u32 {
+    let target = class.target(config.list_bytes);
+    // Nobody takes full lists from a thread that rests: with four times the classes they must be shorter.
+    let short = class::FINE && config.purge == Purge::AtFree;
+    if short { (target / 2).max(class::TARGET_MIN) } else { target }
 }
 
 impl Settings {

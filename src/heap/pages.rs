@@ -198,6 +198,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Gives runs back to the runs, all at once.
+    #[inline(never)]
     pub(crate) fn give_runs_back(&self, given: &[Stretch]) {
         if !given.is_empty() {
             let pages: u32 = given.iter().map(|run| run.pages).sum();

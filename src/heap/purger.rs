@@ -90,14 +90,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let mut unused = self.with_depot(class, Depot::note_look);
         let target = self.target(class);
         while unused > 0 && self.depots_are_large() && self.is_over_bound() {
-            let Some(list) = self.with_depot(class, |depot| depot.take(target)) else {
+            let Some(list) = self.take_list(class, target) else {
                 break;
             };
             self.sort(class, list);
             unused -= 1;
         }
         if self.depots_are_large() && self.is_over_bound() {
-            let odd = self.with_depot(class, Depot::take_odd);
+            let odd = self.take_odd(class);
             self.sort(class, odd);
         }
     }

@@ -10,7 +10,7 @@
 
 use super::cache::Cache;
 use super::class::Class;
-use super::depot::{self, Depot};
+use super::depot;
 use super::map::{Page, Stretch};
 use super::slab::Slabs;
 use super::{Attached, Engine};
@@ -160,6 +160,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Purges the idle pages of the slab that has waited longest; false if there is none, or if the system refuses.
+    #[inline(never)]
     fn purge_slab(&self, class: Class) -> bool {
         let begun = self.with_slabs(class, Slabs::begin_purge);
         let Some((slab, idle)) = begun else {
@@ -198,10 +199,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     #[inline(never)]
     pub(crate) fn drain_depot(&self, class: Class) {
         let target = self.target(class);
-        while let Some(list) = self.with_depot(class, |depot| depot.take(target)) {
+        while let Some(list) = self.take_list(class, target) {
             self.sort_unheard(class, list);
         }
-        let odd = self.with_depot(class, Depot::take_odd);
+        let odd = self.take_odd(class);
         self.sort_unheard(class, odd);
     }
 

@@ -134,11 +134,23 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         })
     }
 
+    /// A list of `target` blocks from the depot.
+    #[inline(never)]
+    pub(super) fn take_list(&self, class: Class, target: u32) -> Option<List> {
+        self.with_depot(class, |depot| depot.take(target))
+    }
+
+    /// All odd blocks from the depot.
+    #[inline(never)]
+    pub(super) fn take_odd(&self, class: Class) -> List {
+        self.with_depot(class, Depot::take_odd)
+    }
+
     /// A list from the depot, or from the slabs.
     fn fetch(&self, class: Class) -> Option<List> {
         let target = self.target(class);
         // An old answer costs a trip to the slabs, or one that finds the depot empty.
-        let list = if self.tally.has_depot(class) { self.with_depot(class, |depot| depot.take(target)) } else { None };
+        let list = if self.tally.has_depot(class) { self.take_list(class, target) } else { None };
         list.map(twin::shorten).or_else(|| self.fill(class, target as usize))
     }
 
@@ -191,7 +203,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// only the caller's are touched: they are near, those of others far.
     #[inline(never)]
     fn stow_odd(&self, class: Class, mut list: List) {
-        let (target, mut odd) = (self.target(class), self.with_depot(class, Depot::take_odd));
+        let (target, mut odd) = (self.target(class), self.take_odd(class));
         while let Some(block) = list.pop() {
             odd.push(block);
             if odd.len() == target {
