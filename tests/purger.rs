@@ -321,6 +321,62 @@ fn g3_collect_empties_the_depot() {
     .well();
 }
 
+const PAGE: Layout = Layout::new::<[u8; 4096]>();
+
+#[test]
+fn g1_short_runs_come_back_from_their_depot() {
+    in_own_process(|| {
+        let before = threads().len();
+        sixty_four_mib(PAGE).into_iter().for_each(|run| free(&SOON, run, PAGE));
+        let freed = Stratalloc::stats();
+        let runs = sixty_four_mib(PAGE);
+        let again = Stratalloc::stats();
+        assert_eq!(again.mapped, freed.mapped, "{freed}\n{again}");
+        let taken = again.runs.allocs - freed.runs.allocs;
+        assert!(taken < runs.len() as u64 / 16, "{taken} of {} came from the runs", runs.len());
+        assert!(freed.runs.frees < runs.len() as u64 / 16, "{freed}");
+        let base = resident_bytes();
+        runs.into_iter().for_each(|run| free(&SOON, run, PAGE));
+        wait_until_kept(before);
+        assert!(resident_bytes() + 48 * MIB < base, "{} resident, {base} before", resident_bytes());
+    })
+    .well();
+}
+
+#[test]
+fn g5_short_runs_merge_before_the_heap_grows() {
+    in_own_process(|| {
+        let long = Layout::new::<[u8; MIB]>();
+        sixty_four_mib(PAGE).into_iter().for_each(|run| free(&SOON, run, PAGE));
+        let before = Stratalloc::stats();
+        let blocks = sixty_four_mib(long);
+        let after = Stratalloc::stats();
+        assert!(after.mapped - before.mapped <= before.mapped / 8, "{before}\n{after}");
+        blocks.into_iter().for_each(|block| free(&SOON, block, long));
+    })
+    .well();
+}
+
+#[test]
+fn g14_idle_pages_of_slabs_go_before_the_heap_grows() {
+    in_own_process(|| {
+        let (held, other) = (Layout::new::<[u64; 64]>(), Layout::new::<[u64; 30]>());
+        let base = resident_bytes();
+        let (mut kept, mut freed) = (Vec::new(), Vec::new());
+        // One block of each 16 KiB stays: its slab does, too, and three of four pages are idle.
+        for (at, block) in sixty_four_mib(held).into_iter().enumerate() {
+            if at % 32 == 0 { kept.push(block) } else { freed.push(block) }
+        }
+        freed.into_iter().for_each(|block| free(&SOON, block, held));
+        let blocks = sixty_four_mib(other);
+        let grown = resident_bytes() - base;
+        assert!(grown < 110 * MIB, "{} MiB resident for 80 in use\n{}", grown / MIB, Stratalloc::stats());
+        blocks.into_iter().for_each(|block| free(&SOON, block, other));
+        kept.into_iter().for_each(|block| free(&SOON, block, held));
+    })
+    .well();
+}
+
 /// A small random number generator (xorshift): the same numbers in every run.
 struct Random(u64);
 
