@@ -32,7 +32,7 @@
 //!                  |                                     |
 //!    1 cache.rs    main [o-o-o]  aux [o-o-o]   per thread, no lock
 //!                  |  one list of `target` at a time     |   and run lists of 1..16 pages
-//!    2 depot.rs    [ooo][ooo][ooo]             per class |
+//!    2 depot.rs    [ooo][ooo][ooo]             per class | [rr][rr] of 1..4 pages, by listed.rs
 //!                  |  lists, when too many or none       |
 //!    3 slab.rs     blocks sorted into their slabs        |
 //!                  |  whole slabs                        |   reserve.rs: long runs freed a moment ago
@@ -45,7 +45,8 @@
 //!    beside every lock: seam lock::RawLock = Spin
 //! ```
 //!
-//! `traffic.rs` moves blocks between layers 1, 2, 3 and 4, `pages.rs` serves whole pages, `reclaim.rs` gives memory back.
+//! `traffic.rs` moves blocks between layers 1, 2, 3 and 4, `listed.rs` short runs between 1, 2 and 4; `pages.rs` serves
+//! whole pages, `reclaim.rs` gives memory back.
 //!
 //! **One allocation, walked.** `alloc(40 bytes)`: the class is 64. The thread's `main` list of class 64 has a block: unlink
 //! it, count it, done — some ten instructions and no lock. Once in 64 times at most `main` is empty; then `aux` becomes
@@ -55,7 +56,8 @@
 //! among the free runs becomes a slab; and if no run fits, the source maps a span.
 //!
 //! **One free, walked.** The block goes on the thread's `main` list. Once in 64 times at most `main` is full; then it
-//! becomes `aux`, and the former `aux` leaves. A list that lies in few pages goes to the depot whole. A scattered one is
+//! becomes `aux`, and the former `aux` leaves. A list that seems to lie in few pages, judged by its first blocks, goes to
+//! the depot whole, and so does one of large blocks, whose order hardly matters. Another one is
 //! sorted: each block's slab is looked up in the page map, and its bit set. A slab all of whose blocks are back returns
 //! to the runs, where it merges with its neighbours. Last, if more free pages are resident than the idle bound allows, the
 //! purger is summoned, if it is not there; where none can be had, those freed longest ago are given back at once.
@@ -64,8 +66,8 @@
 //! `target` calls pass before the next trip, whatever the pattern. A trip costs a lock for a few instructions. Sorting
 //! restores address order, so locality survives churn.
 //!
-//! **Why memory comes back.** Lists in caches are bounded by the pages they pin, and their full ones lie in slots that
-//! the purger may empty. Everything else lies in slabs and runs, where free pages are seen and counted as they become
+//! **Why memory comes back.** Lists in caches are bounded, each block counted as a page, and their full ones lie in slots
+//! that the purger may empty. Everything else lies in slabs and runs, where free pages are seen and counted as they become
 //! free. The idle bound (see [`Config::idle_bytes`]) is looked at by each free that reaches the slabs or runs. If it is
 //! passed, a purger begins ([`Purge::Soon`]): a detached thread without a cache, all signals blocked. Every 0.15 seconds
 //! it looks how much was retained all the time since its last look, by the least that each gauge has shown, and purges
@@ -74,7 +76,7 @@
 //! and two looks after the last call the bound holds; then the purger ends. While there is a purger to be had, the
 //! depot takes in every compact list; where there is none ([`Purge::AtFree`], heaps as objects, other sources), the
 //! depot is bounded and the one who frees purges, before free returns. No more memory is mapped while the depots pin a
-//! large part of what there is: they are sorted first.
+//! large part of what there is: they are sorted first, and idle pages of slabs are purged, which serve one class alone.
 //!
 //! **Why huge pages keep the bound.** A huge page comes resident as a whole. So a granule becomes huge only if it is wholly
 //! free and untouched when a part of it is handed out to be filled, in a heap with enough live bytes ([`HugePages::Above`]);

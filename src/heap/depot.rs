@@ -1,7 +1,7 @@
 //! Layer 2: the paper's global layer, a list of lists per class.
 //!
-//! A list goes in and out whole, by one store, and is never walked under the lock. Only lists that lie in few pages are
-//! kept whole; those that are spread are sorted into their slabs by the caller, which repairs their order. The depot
+//! A list goes in and out whole, by one store, and is never walked under the lock. The caller brings lists that lie in few
+//! pages, or whose blocks are large; others it sorts into their slabs, which repairs their order. The depot
 //! keeps as many lists as come while there is a purger, who sorts those that nobody wanted for a while; without one it is
 //! bounded in the pages its blocks lie in. The blocks of threads that have ended, too few for a list, wait in `odd` until
 //! `target` of them are together.
