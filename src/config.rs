@@ -47,9 +47,10 @@ impl HugePages {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Purge {
-    /// Less than a second later, by a thread that is started when the bound is passed and ends when it is kept again. What
-    /// the program goes on using is left alone: only pages that nobody has used for 0.15 seconds go. The default of the
-    /// process heap. Where no thread can be started, and in a heap as an object, it is as `AtFree`.
+    /// Less than a second later, by a thread that is started when the bound is passed, or when the lists of a thread fill in a
+    /// heap of more than [`Config::idle_bytes`], and ends when there is nothing more to look after. What
+    /// the program goes on using is left alone: only pages that nobody has used for 0.15 seconds go (and, before the heap
+    /// grows, pages that only blocks of one size could use). The default of the process heap. Where no thread can be started, and in a heap as an object, it is as `AtFree`.
     Soon,
     /// At once, by the call of `free` that passes the bound: no thread is ever started. A program whose live memory swings
     /// by more than the bound pays for it, with two page faults' time for each page and swing.

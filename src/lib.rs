@@ -74,7 +74,7 @@
 //! that, as far as it is beyond the bound; lists that lay all the time in the depot, or as full ones in a cache, are
 //! sorted first, and long runs that lay in a reserve go to the runs. So what a program takes again within a look stays,
 //! and two looks after the last call the bound holds; then the purger ends. While there is a purger to be had, the
-//! depot takes in every compact list; where there is none ([`Purge::AtFree`], heaps as objects, other sources), the
+//! depot takes in every list that is compact or of large blocks; where there is none ([`Purge::AtFree`], heaps as objects, other sources), the
 //! depot is bounded and the one who frees purges, before free returns. No more memory is mapped while the depots pin a
 //! large part of what there is: they are sorted first, and idle pages of slabs are purged, which serve one class alone.
 //!

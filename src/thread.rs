@@ -103,7 +103,7 @@ extern "C" fn purger(nothing: *mut c_void) -> *mut c_void {
         ENGINE.source().purger().dismiss();
         // Who freed before the dismissal has summoned nobody: a last look is ours, when all processors know of both.
         os::sleep(1);
-        if !ENGINE.is_over_bound() || !ENGINE.source().purger().stay() {
+        if !ENGINE.needs_purger() || !ENGINE.source().purger().stay() {
             return nothing;
         }
     }

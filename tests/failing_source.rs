@@ -6,9 +6,9 @@ mod oracle;
 use oracle::{Burst, Op, Player, Pool, assert_empty, layout_of_code, size_of_code, with_player};
 use std::alloc::Layout;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use stratalloc::Config;
-use stratalloc::heap::Engine;
+use stratalloc::heap::{Blocks, Cache, Engine};
 use stratalloc::lock::Spin;
 use stratalloc::os::{Mmap, Relocation, Source, Span};
 
@@ -18,11 +18,18 @@ struct Failing {
     calls: AtomicUsize,
     from: AtomicUsize,
     to: AtomicUsize,
+    never_purges: AtomicBool,
 }
 
 impl Failing {
     fn new(from: usize, to: usize) -> Self {
-        Self { inner: Mmap::new(), calls: AtomicUsize::new(0), from: AtomicUsize::new(from), to: AtomicUsize::new(to) }
+        let [calls, from, to] = [0, from, to].map(AtomicUsize::new);
+        Self { inner: Mmap::new(), calls, from, to, never_purges: AtomicBool::new(false) }
+    }
+
+    /// From now on no page is given back.
+    fn refuse_purges(&self) {
+        self.never_purges.store(true, Relaxed);
     }
 
     /// Counts a call; whether it is to fail.
@@ -57,7 +64,7 @@ unsafe impl Source for Failing {
 
     unsafe fn purge(&self, range: Span) -> bool {
         // SAFETY: handed on.
-        !self.fails() && unsafe { self.inner.purge(range) }
+        !self.never_purges.load(Relaxed) && !self.fails() && unsafe { self.inner.purge(range) }
     }
 
     unsafe fn relocate(&self, from: Span, to: usize) -> Relocation {
@@ -134,4 +141,37 @@ fn g13_the_source_fails_from_one_call_on() {
     let trace = trace();
     let calls = play(&trace, 0, 0);
     (0..calls).for_each(|call| _ = play(&trace, call, usize::MAX));
+}
+
+/// Free pages in slabs that cannot be given back are no reason not to grow.
+#[test]
+fn g13_a_source_that_never_purges_still_grows() {
+    const SIZE: usize = 512;
+    let engine = Engine::<_, Spin>::new(Failing::new(usize::MAX, 0));
+    assert!(engine.open(&Config::new()));
+    let cache = Cache::new();
+    // SAFETY: the cache is fresh, stays here until it is detached, and is this thread's.
+    unsafe { engine.attach(&cache) };
+    // SAFETY: attached above.
+    let heap = unsafe { engine.through(&cache) };
+    let of = |size| Layout::from_size_align(size, 8).expect("a layout");
+    // SAFETY: any layout may be asked for.
+    let blocks: Vec<*mut u8> = (0..32_768).map(|_| unsafe { heap.alloc(of(SIZE)) }).collect();
+    // One block in four pages stays, so that its slab does.
+    for block in blocks.iter().enumerate().filter(|(at, _)| at % 32 != 0).map(|(_, block)| *block) {
+        // SAFETY: allocated above for the size, and freed once.
+        unsafe { heap.dealloc(block, of(SIZE)) };
+    }
+    engine.source().refuse_purges();
+    // SAFETY: as above.
+    let grown: Vec<*mut u8> = (0..64).map(|_| unsafe { heap.alloc(of(1 << 20)) }).collect();
+    assert!(blocks.iter().chain(&grown).all(|block| !block.is_null()));
+    // SAFETY: allocated above for the size, and freed once.
+    grown.into_iter().for_each(|block| unsafe { heap.dealloc(block, of(1 << 20)) });
+    for block in blocks.iter().step_by(32) {
+        // SAFETY: as above.
+        unsafe { heap.dealloc(*block, of(SIZE)) };
+    }
+    // SAFETY: attached above, and no longer in use.
+    unsafe { engine.detach(&cache) };
 }

@@ -3,6 +3,7 @@
 use super::Engine;
 use super::cache::{Cache, CacheCounts, PAGE_LISTS};
 use super::class::{CLASSES, Class};
+use super::listed::LENGTHS;
 use super::map::Map;
 use super::reserve::ReserveCounts;
 use crate::lock::RawLock;
@@ -34,8 +35,8 @@ pub(crate) struct Tally {
     dirty_pages: AtomicUsize,
     /// Pages that the reserves may hold.
     granted_pages: AtomicUsize,
-    /// Pages in the depots of runs.
-    listed_pages: AtomicUsize,
+    /// Pages in the depot of each run length that has one.
+    listed_pages: [AtomicU32; LENGTHS],
     /// Bytes from the source.
     mapped: AtomicUsize,
     relocations: AtomicU64,
@@ -65,7 +66,7 @@ impl Tally {
                 run_bytes: AtomicUsize::new(0),
                 dirty_pages: AtomicUsize::new(0),
                 granted_pages: AtomicUsize::new(0),
-                listed_pages: AtomicUsize::new(0),
+                listed_pages: array_of!(AtomicU32::new(0)),
                 mapped: AtomicUsize::new(0),
                 relocations: AtomicU64::new(0),
                 purged_in_slabs: AtomicU64::new(0),
@@ -125,17 +126,12 @@ impl Tally {
 
     /// Pages in the depots of runs.
     pub(crate) fn listed_pages(&self) -> usize {
-        self.listed_pages.load(Relaxed)
+        self.listed_pages.iter().map(|pages| pages.load(Relaxed) as usize).sum()
     }
 
-    /// So many pages go to a depot of runs.
-    pub(crate) fn list(&self, pages: u32) {
-        self.listed_pages.fetch_add(pages as usize, Relaxed);
-    }
-
-    /// So many pages have left a depot of runs.
-    pub(crate) fn unlist(&self, pages: u32) {
-        self.listed_pages.fetch_sub(pages as usize, Relaxed);
+    /// Called with the lock of the depot of runs at that place.
+    pub(crate) fn set_listed(&self, at: usize, pages: u32) {
+        self.listed_pages[at % LENGTHS].store(pages, Relaxed);
     }
 
     /// Lets the reserves hold `more` pages, if they may hold no more than `max` then.

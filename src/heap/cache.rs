@@ -25,7 +25,7 @@ pub(crate) const PAGE_LISTS: usize = 16;
 /// Bytes that the run lists of one thread hold together, at the most.
 const RUN_BYTES: usize = 256 << 10;
 /// Blocks in full lists up to which a class may have more than one of them: where a purger comes, and where none does.
-/// Nobody counts the pages they pin, which are no more than that.
+/// Nobody counts the pages they pin: each block counts as one page, also one that ends in the page behind.
 const FULL_BLOCKS: u32 = 4096;
 const FULL_BLOCKS_ALONE: u32 = 256;
 /// Blocks in full lists from which on a purger is wanted, where one comes.
@@ -290,13 +290,15 @@ impl Cache {
     /// By the owner: takes note of what the purger has taken, the oldest lists of a class before younger ones. O(classes).
     #[cold]
     pub(super) fn recount(&self) {
-        for side in &self.sides {
+        for class in Class::all() {
+            let side = self.side(class);
             while side.len() > 0 && side.slot(side.oldest.get()).is_empty() {
                 let gone = side.remove(End::Oldest);
                 debug_assert!(gone.is_none());
                 self.full_blocks.set(self.full_blocks.get() - side.target());
                 bump(&side.noticed, u64::from(side.target()));
             }
+            self.publish(class);
         }
     }
 
@@ -393,14 +395,14 @@ impl Cache {
         self.main(class).room.set(0);
     }
 
-    /// Every `TRIPS_PER_LOOK`-th call: a full list of the next class in turn, if that class has held it, unused, since
-    /// it was last looked at.
+    /// Counts a trip to the depot; true at every `TRIPS_PER_LOOK`-th.
+    pub(super) fn is_time_to_look(&self) -> bool {
+        self.trips.set(self.trips.get().wrapping_add(1));
+        self.trips.get().is_multiple_of(TRIPS_PER_LOOK)
+    }
+
+    /// A full list of the next class in turn, if that class has held it, unused, since it was last looked at.
     pub(super) fn shrink(&self) -> Option<(Class, List)> {
-        let trips = self.trips.get().wrapping_add(1);
-        self.trips.set(trips);
-        if !trips.is_multiple_of(TRIPS_PER_LOOK) {
-            return None;
-        }
         let class = Class::all().nth(self.looked_at.get()).or_else(|| Class::all().next())?;
         self.looked_at.set(class.index() + 1);
         let side = self.side(class);
@@ -410,6 +412,7 @@ impl Cache {
         }
         let oldest = self.remove_oldest(class)?;
         side.limit.set(side.len().max(1));
+        self.publish(class);
         Some((class, oldest))
     }
 
@@ -619,6 +622,8 @@ impl CacheCounts {
 
     /// Blocks that were freed into the cache: what went in and out otherwise tells.
     pub(super) fn frees(&self) -> u64 {
-        (self.held + self.given + self.allocs).wrapping_add(self.stowed).saturating_sub(self.taken)
+        // What other threads count meanwhile may be missing on one side: then it is less than nothing for a moment.
+        let frees = (self.held + self.given + self.allocs).wrapping_add(self.stowed).wrapping_sub(self.taken);
+        (frees as i64).max(0) as u64
     }
 }

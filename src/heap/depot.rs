@@ -31,7 +31,7 @@ const LISTS: usize = 48;
 /// A list is kept whole if it lies in at most one page for so many of its blocks, or in two pages.
 const BLOCKS_PER_PAGE: u32 = 2;
 
-/// The heads of lists of exactly `target` blocks, each with the pages it lies in at the most.
+/// The heads of lists of exactly `target` blocks, each with the pages it lies in: about, or at the most, as the caller says.
 type Heads = [Option<(Block, u32)>; LISTS];
 
 /// A full array of lists that are older than those of the depot's own array.
@@ -92,7 +92,7 @@ pub(crate) struct Depot {
     low_count: u32,
     /// The sum of the pages of all lists and of `odd`.
     pages: u32,
-    /// Fewer than `target` blocks, and the pages they lie in at the most.
+    /// Fewer than `target` blocks, and the pages they lie in, as the caller says.
     odd: List,
     odd_pages: u32,
     /// Lists handed up, lists taken in.
@@ -217,7 +217,7 @@ impl Depot {
         core::mem::replace(&mut self.low_count, self.count)
     }
 
-    /// Pages that the blocks here lie in, at the most.
+    /// Pages that the blocks here lie in, as the callers said.
     pub(crate) const fn pages(&self) -> u32 {
         self.pages
     }

@@ -11,7 +11,7 @@ use super::cache::{Cache, PAGE_LISTS};
 use super::depot::{ChunkRef, Depot, Refusal};
 use super::list::{Block, List};
 use super::map::Stretch;
-use crate::lock::{Locked, RawLock};
+use crate::lock::RawLock;
 use crate::os::Source;
 
 /// Run lengths that have a depot, in pages: longer runs that are kept apart would leave too many holes between them.
@@ -25,8 +25,14 @@ pub(super) const fn target(pages: usize) -> u32 {
 }
 
 impl<S: Source, L: RawLock> Engine<S, L> {
-    fn run_depot(&self, pages: usize) -> &Locked<Depot, L> {
-        &self.run_depots[(pages - 1) % LENGTHS]
+    /// Runs `section` with the depot for runs of `pages` pages locked, and publishes what it has.
+    fn with_run_depot<R>(&self, pages: usize, section: impl FnOnce(&mut Depot) -> R) -> R {
+        let at = (pages - 1) % LENGTHS;
+        self.run_depots[at].with(|depot| {
+            let result = section(depot);
+            self.tally.set_listed(at, depot.pages());
+            result
+        })
     }
 
     /// A run of `pages` pages from the depot; the rest of its list goes to the cache.
@@ -87,9 +93,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     #[inline(never)]
     fn stow_runs(&self, pages: usize, list: List) {
         let held = list.len() * pages as u32;
-        // Before others may take them out.
-        self.tally.list(held);
-        match self.run_depot(pages).with(|depot| depot.put(list, held, u32::MAX)) {
+        match self.with_run_depot(pages, |depot| depot.put(list, held, u32::MAX)) {
             Ok(()) => {}
             Err(Refusal::NoRoom(list) | Refusal::NoChunk(list)) => self.stow_runs_with_chunk(pages, list),
         }
@@ -102,7 +106,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let held = list.len() * pages as u32;
         let refused = match self.carve_record(ChunkRef::BYTES) {
             None => Some(list),
-            Some(memory) => self.run_depot(pages).with(|depot| {
+            Some(memory) => self.with_run_depot(pages, |depot| {
                 // SAFETY: the record is fresh and for this depot alone.
                 depot.add_chunk(unsafe { ChunkRef::create(memory) });
                 match depot.put(list, held, u32::MAX) {
@@ -112,7 +116,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             }),
         };
         if let Some(list) = refused {
-            self.tally.unlist(held);
             self.free_list(pages, list);
         }
     }
@@ -120,9 +123,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Takes a list out of a depot.
     #[inline(never)]
     fn take_listed(&self, pages: usize) -> Option<List> {
-        let list = self.run_depot(pages).with(|depot| depot.take(target(pages)))?;
-        self.tally.unlist(list.len() * pages as u32);
-        Some(list)
+        self.with_run_depot(pages, |depot| depot.take(target(pages)))
     }
 
     /// Gives runs of `pages` pages back to the runs.
@@ -171,7 +172,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(super) fn release_unused_runs(&self) -> u32 {
         let mut released = 0;
         for pages in 1..=LENGTHS {
-            let mut unused = self.run_depot(pages).with(Depot::note_look);
+            let mut unused = self.with_run_depot(pages, Depot::note_look);
             while unused > 0 && self.tally.retained_pages() > self.allowed_pages() && self.release_listed(pages) {
                 released += target(pages) * pages as u32;
                 unused -= 1;

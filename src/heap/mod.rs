@@ -237,14 +237,16 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.targets[class].load(Relaxed)
     }
 
-    /// Bytes of pages that the cached free blocks of one thread pin at the most, whatever the pattern of calls.
+    /// Bytes of pages that the cached free blocks of one thread pin at the most, whatever the pattern of calls, while it is
+    /// busy. A block that ends in the page behind the one it begins in, as some of `fine-classes` do, counts as one page.
     #[must_use]
     pub fn cache_bytes_max(&self) -> usize {
         let purger = self.source.has_purger();
         Cache::pages_max(|class| self.target(class), self.map.page_shift(), purger) << self.map.page_shift()
     }
 
-    /// Bytes of pages that the free blocks in the depot pin at the most, whatever the pattern of calls.
+    /// Bytes of pages that the free blocks in the depot pin at the most, whatever the pattern of calls: at any time where no
+    /// purger comes, else once nobody uses them.
     #[must_use]
     pub fn depot_bytes_max(&self) -> usize {
         (depot::pages_max(self.map.page_shift()) as usize) << self.map.page_shift()
@@ -333,6 +335,11 @@ impl Registry {
         }
         self.caches -= 1;
         self.departed.add(cache);
+    }
+
+    /// Whether a cache may pin so much that a purger should look after it.
+    fn need_purger(&self) -> bool {
+        self.caches().any(Cache::needs_purger)
     }
 
     /// The caches, the newest first.

@@ -233,17 +233,22 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             if run.is_some() {
                 return run;
             }
-            // Rather than more memory, what lies in the depot in blocks of other sizes.
-            if self.depots_hoard() {
-                Class::all().for_each(|class| self.drain_depot(class));
-            } else if self.run_depots_hoard() {
-                self.drain_run_depots();
-            } else if self.slabs_hoard() {
-                self.purge_slabs();
-            } else if !self.release_for(pages) && !self.grow(pages, align) {
+            if !self.use_hoards(pages) && !self.grow(pages, align) {
                 return take();
             }
         }
+    }
+
+    /// Rather than more memory: sorts, merges or purges what lies free, but in blocks or runs of other sizes; false if there
+    /// is not so much of it that it is worth it, or if nothing came of it.
+    fn use_hoards(&self, pages: u32) -> bool {
+        if self.depots_hoard() {
+            Class::all().for_each(|class| self.drain_depot(class));
+            return true;
+        }
+        self.run_depots_hoard() && self.drain_run_depots()
+            || self.release_for(pages)
+            || self.slabs_hoard() && self.purge_slabs()
     }
 
     /// Gives all reserves back if they may hold `pages` pages; false if nothing came of it.
@@ -268,11 +273,15 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             unsafe { self.source.shrink(span) };
             return false;
         }
+        let was_small = !self.is_beyond_bound();
         self.tally.add_mapped(span.bytes);
         self.with_runs(|runs| {
             self.map.set_seams(fresh.first, fresh.pages);
             runs.add_span(&self.map, fresh);
         });
+        if was_small {
+            self.look_at_caches();
+        }
         true
     }
 

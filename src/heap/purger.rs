@@ -5,7 +5,6 @@
 //! looks without a call the bound holds.
 
 use super::Engine;
-use super::cache::Cache;
 use super::class::Class;
 use super::depot::Depot;
 use super::reserve::Reserve;
@@ -34,7 +33,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             let least = before.min(retained) - unused.min(before).min(retained);
             self.purge_down_to(&|| least.max(self.allowed_pages() / 8 * 7));
         }
-        busy || self.is_over_bound()
+        busy && self.is_beyond_bound() || self.is_over_bound()
+    }
+
+    /// Whether there is anything for a purger to look after.
+    pub(crate) fn needs_purger(&self) -> bool {
+        self.is_over_bound() || self.is_beyond_bound() && self.registry.with(|registry| registry.need_purger())
     }
 
     /// Sorts the full lists that lie in caches since before the last look. Whether so much is left, of younger ones, that
@@ -55,7 +59,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                         count += 1;
                     }
                 }
-                registry.caches().any(Cache::needs_purger)
+                registry.need_purger()
             });
             stolen.into_iter().flatten().for_each(|(class, list)| self.sort(class, list));
             if count < STEAL {

@@ -5,7 +5,7 @@
 //! by) summons the purger, which looks every now and then how much was retained all the time since it looked last, and
 //! purges that, outside the locks: runs with whole granules first, then the runs freed longest ago, then pages inside
 //! slabs. So a swing of the program's, however large, costs nothing while it goes on. Where there is no purger, the one
-//! who frees purges at once. Pages that full lists of caches and the depot pin beyond the depot's own bound are taken
+//! who frees purges at once. Pages that the depot pins beyond its own bound are taken
 //! off what may be retained, down to a quarter of the bound, so that the sum holds.
 
 use super::cache::Cache;
@@ -31,17 +31,27 @@ const PAGE_HOARD_MIN: usize = 1 << 20;
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges if more pages are resident and free than the idle bound allows.
     pub(crate) fn keep_idle_bound(&self) {
-        if !self.source.is_purger_at_work()
-            && self.is_over_bound()
-            && !twin::is(Twin::G14)
-            && !self.source.summon_purger()
-        {
-            // Depots that were filled in the hope of a purger, who does not come after all.
-            if self.depots_are_large() {
-                Class::all().for_each(|class| self.drain_depot(class));
-            }
+        if !self.source.is_purger_at_work() && self.is_over_bound() && !twin::is(Twin::G14) && !self.summon_purger() {
             // What is live may fall while pages are purged: the goal is set anew each time.
             self.purge_down_to(&|| self.allowed_pages() / 8 * 7);
+        }
+    }
+
+    /// Sees to it that a purger comes; false if none does. What was put into depots in the hope of one is sorted then.
+    pub(crate) fn summon_purger(&self) -> bool {
+        let hoped = self.source.has_purger();
+        let comes = self.source.summon_purger();
+        if hoped && !comes {
+            Class::all().for_each(|class| self.drain_depot(class));
+            self.drain_run_depots();
+        }
+        comes
+    }
+
+    /// When more has been mapped than may be retained: until now nobody was asked to look after caches.
+    pub(crate) fn look_at_caches(&self) {
+        if self.is_beyond_bound() && !self.source.is_purger_at_work() && self.registry.with(|all| all.need_purger()) {
+            self.summon_purger();
         }
     }
 
@@ -93,12 +103,16 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         (self.tally.mapped() / PAGE_HOARD_SHARE).max(PAGE_HOARD_MIN) >> self.map.page_shift()
     }
 
-    /// Purges idle pages of slabs until they are few.
+    /// Purges idle pages of slabs until they are few; false if none were purged.
     #[cold]
     #[inline(never)]
-    pub(crate) fn purge_slabs(&self) {
+    pub(crate) fn purge_slabs(&self) -> bool {
         let few = self.hoard_pages() / 2;
-        while self.tally.idle_pages() > few && Class::all().rev().any(|class| self.purge_slab(class)) {}
+        let mut any = false;
+        while self.tally.idle_pages() > few && Class::all().rev().any(|class| self.purge_slab(class)) {
+            any = true;
+        }
+        any
     }
 
     /// Pages that may be retained at this moment, so that the idle bound holds.

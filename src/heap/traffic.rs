@@ -95,10 +95,13 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         cache.put(class, block);
     }
 
-    /// Looks, now and then, whether the cache holds lists it has no use for.
+    /// Looks, now and then, whether the cache holds lists it has no use for, and the depots more than they may.
     fn trim(&self, cache: &Cache) {
-        if let Some((class, list)) = cache.shrink() {
-            self.stow(class, list);
+        if cache.is_time_to_look() {
+            if let Some((class, list)) = cache.shrink() {
+                self.stow(class, list);
+            }
+            self.keep_idle_bound();
         }
     }
 
@@ -109,7 +112,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             return;
         }
         cache.recount();
-        if cache.wants_purger() && !self.source.summon_purger() {
+        if cache.wants_purger() && !self.summon_purger() {
             // Nobody comes after all: the cache has fewer lists from now on.
             cache.stand_alone();
             self.flush(cache);
