@@ -166,19 +166,17 @@ impl Process<'_> {
 
     /// A block of class `to` with the first `bytes` bytes of `old`, of class `from`, which is freed; null, and nothing
     /// changed, without memory. `bytes` are no more than either has.
-    #[inline(never)]
+    #[inline]
     fn move_block(self, old: Block, from: Class, to: Class, bytes: usize) -> *mut u8 {
-        thread::with_cache(|cache| {
-            let fresh = cache.pop(to).map_or_else(|| self.refill(to), Block::as_ptr);
-            if !fresh.is_null() {
-                // SAFETY: both blocks have that many bytes, are apart, and are ours.
-                unsafe { fresh.copy_from_nonoverlapping(old.as_ptr(), bytes) };
-                if !cache.push(from, old) {
-                    spill(old, from, self);
-                }
+        let fresh = thread::with_cache(|cache| cache.pop(to)).map_or_else(|| self.refill(to), Block::as_ptr);
+        if !fresh.is_null() {
+            // SAFETY: both blocks have that many bytes, are apart, and are ours.
+            unsafe { fresh.copy_from_nonoverlapping(old.as_ptr(), bytes) };
+            if !thread::with_cache(|cache| cache.push(from, old)) {
+                spill(old, from, self);
             }
-            fresh
-        })
+        }
+        fresh
     }
 
     #[inline(never)]

@@ -12,6 +12,7 @@ use crate::heap::Cache;
 use crate::os;
 use crate::twin::{self, Twin};
 use core::ffi::c_void;
+use core::ptr::NonNull;
 
 std::thread_local! {
     static CACHE: Cache = const { Cache::new() };
@@ -46,7 +47,10 @@ fn end() {
 /// Runs `section` with the thread's cache.
 #[inline(always)]
 pub(crate) fn with_cache<R>(section: impl FnOnce(&Cache) -> R) -> R {
-    CACHE.with(|cache| section(in_register(cache)))
+    // The section is not handed on: the compiler would not inline what is handed a long one.
+    let cache = CACHE.with(|cache| NonNull::from(in_register(cache)));
+    // SAFETY: the thread-local has no destructor, so it stays where it is until the thread has ended.
+    section(unsafe { cache.as_ref() })
 }
 
 /// The same reference, in a register: one addition to the thread's base, where the compiler would address every field by
