@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::cache::Cache;
-use super::class::Class;
+use super::class::{Class, FINE};
 use super::depot::{ChunkRef, Depot, Refusal, class_pages_max};
 use super::granule::Fill;
 use super::list::{Block, List};
@@ -21,7 +21,8 @@ use core::ptr::{NonNull, null_mut};
 const RECORD_BYTES: usize = 64 << 10;
 
 /// Blocks from this size on hardly profit from a list's order: their lists are kept whole, scattered as they may be.
-const LARGE: usize = 512;
+/// With powers of two that begins later: those blocks crowd into few sets of the processor's cache, and order matters more.
+const LARGE: usize = if FINE { 512 } else { 2048 };
 
 /// Sorted lists of a class between two looks at the idle bound, if nothing else calls for one.
 const SORTS_PER_LOOK: u64 = 16;
