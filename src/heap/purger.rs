@@ -22,12 +22,13 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// One look of the purger's: purges what is retained beyond the idle bound as far as it was retained all the time
     /// since the look before. False if nothing is beyond.
     pub(crate) fn purge_unused(&self) -> bool {
-        let busy = self.sort_unused_caches();
+        let before = self.tally.retained_pages();
         let in_slabs: u32 = Class::all().map(|class| self.with_slabs(class, unused_in_slabs)).sum();
         let in_runs = self.with_runs(unused_in_runs);
+        let busy = self.sort_unused_caches();
         let unused = in_runs + in_slabs as usize + self.give_unused_back() + self.release_unused_runs() as usize;
-        let before = self.tally.retained_pages();
         Class::all().for_each(|class| self.sort_unused_lists(class));
+        // What has become free by the sorting just now, nobody has used either.
         let retained = self.tally.retained_pages();
         if retained > self.allowed_pages() {
             let least = before.min(retained) - unused.min(before).min(retained);
