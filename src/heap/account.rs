@@ -157,9 +157,9 @@ impl Tally {
         self.gauges(class).depot_blocks.load(Relaxed) > 0
     }
 
-    /// Blocks in the depots: they lie in no more pages than that. O(classes).
-    pub(crate) fn depot_blocks(&self) -> usize {
-        self.classes.iter().map(|class| class.depot_blocks.load(Relaxed) as usize).sum()
+    /// Pages that the blocks in the depots lie in at the most. O(classes).
+    pub(crate) fn depot_pages_at_most(&self) -> usize {
+        Class::all().map(|class| (self.gauges(class).depot_blocks.load(Relaxed) * class.pages()) as usize).sum()
     }
 
     /// Bytes of the blocks in the depots. O(classes).

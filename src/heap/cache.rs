@@ -532,9 +532,11 @@ impl Cache {
     /// Pages that a cache pins at the most, whatever the pattern: one for each block it may hold, those of further full
     /// lists (the one that reaches their budget included), and those of the run lists.
     pub(super) fn pages_max(target: impl Fn(Class) -> u32, page_shift: u32, purger: bool) -> usize {
-        let held = |lists: u32| Class::all().map(|class| lists * target(class)).sum::<u32>() as usize;
-        let full = (full_blocks(purger) as usize + TARGET_MAX).min(held(SLOTS as u32 - 1));
-        held(2) + full + (RUN_BYTES >> page_shift)
+        let sum =
+            |pages: fn(Class) -> u32| Class::all().map(|class| pages(class) * target(class)).sum::<u32>() as usize;
+        let (most, behind) = (SLOTS - 1, sum(|class| class.pages() - 1));
+        let full = (full_blocks(purger) as usize + TARGET_MAX).min(most * sum(|_| 1)) + most * behind;
+        2 * sum(Class::pages) + full + (RUN_BYTES >> page_shift)
     }
 
     /// Says how many blocks of `class` the cache holds. Called on the slow paths, so what others see lags by less than a

@@ -1,6 +1,6 @@
 //! Size classes: which block size serves which request, and what follows from it.
 //!
-//! The ladder is a build-time constant that ends at half the smallest page, so that the class of a constant size folds
+//! The ladder is a build-time constant that ends below the smallest page, so that the class of a constant size folds
 //! to a constant. It is chosen by feature: powers of two (the paper's), or four classes per doubling (`fine-classes`).
 //! Each ladder is two functions, `index` and `size`; everything else derives from them, and the constants at the end
 //! prove for every size that they agree.
@@ -12,8 +12,8 @@ use core::ops::Index;
 pub(crate) const PAGE_MIN: usize = 4096;
 /// The largest page of the targets we know.
 pub(crate) const PAGE_MAX: usize = 65536;
-/// The largest block: at most half the smallest page.
-pub(crate) const BLOCK_MAX: usize = PAGE_MIN / 2;
+/// The largest block: the last step of the ladder below the smallest page.
+pub(crate) const BLOCK_MAX: usize = if FINE { PAGE_MIN / 8 * 7 } else { PAGE_MIN / 2 };
 /// Blocks in a list, at the most: a class of up to 128 bytes misses its cache at most once in so many calls.
 pub(crate) const TARGET_MAX: usize = 64;
 /// Whether the ladder is the one of `fine-classes`.
@@ -47,10 +47,10 @@ mod ladder {
 
 #[cfg(feature = "fine-classes")]
 mod ladder {
-    use super::BLOCK_MAX;
+    use super::{BLOCK_MAX, PAGE_MIN};
 
-    /// Number of classes: 8, 16 to 128 by 16, then four per doubling.
-    pub(super) const LEN: usize = 4 * (BLOCK_MAX.ilog2() as usize - 7) + 9;
+    /// Number of classes: 8, 16 to 128 by 16, then four per doubling, the last of which is a page.
+    pub(super) const LEN: usize = 4 * (PAGE_MIN.ilog2() as usize - 7) + 8;
 
     /// The class for `size` bytes at `align`, if there is one. Size 0 has none.
     ///
@@ -65,7 +65,7 @@ mod ladder {
         Some(CLASS_OF[top / 8] as usize)
     }
 
-    /// The class for sizes from `8 * i + 1` to `8 * i + 8`. A table of 256 bytes costs a load where the arithmetic of
+    /// The class for sizes from `8 * i + 1` to `8 * i + 8`. A table of 448 bytes costs a load where the arithmetic of
     /// logarithm, shift and sum costs some ten instructions.
     const CLASS_OF: [u8; BLOCK_MAX / 8] = {
         let mut table = [0; BLOCK_MAX / 8];
@@ -132,6 +132,12 @@ impl Class {
     #[must_use]
     pub const fn size(self) -> usize {
         ladder::size(self.0)
+    }
+
+    /// Pages that a free block pins, as the bounds count: one, and two if it is longer than half a page, since then most
+    /// end in the page behind.
+    pub(crate) const fn pages(self) -> u32 {
+        if self.size() > PAGE_MIN / 2 { 2 } else { 1 }
     }
 
     /// Blocks in a list of about `bytes` bytes: the paper's `target`.
@@ -243,6 +249,6 @@ const fn reciprocals_are_right() -> bool {
 
 static_assertions::const_assert!(ladder_is_right());
 static_assertions::const_assert!(reciprocals_are_right());
-static_assertions::const_assert!(BLOCK_MAX <= PAGE_MIN / 2);
+static_assertions::const_assert!(BLOCK_MAX < PAGE_MIN);
 // A slab's pages are the bits of one word.
 static_assertions::const_assert!(SLAB_BYTES / PAGE_MIN <= 32);

@@ -127,7 +127,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     #[inline(never)]
     pub(crate) fn excess_pages(&self) -> usize {
         let purger = self.source.has_purger();
-        let pages = if purger { self.tally.depot_blocks() } else { self.tally.depot_pages() };
+        let pages = if purger { self.tally.depot_pages_at_most() } else { self.tally.depot_pages() };
         pages.saturating_sub(depot::pages_max(self.map.page_shift()) as usize)
     }
 

@@ -126,7 +126,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let shift = self.map.page_shift();
         let begun = if self.source.has_purger() { list.pages_by_sample(shift) } else { list.pages(shift) };
         // Blocks of other sizes than powers of two may end in the page behind.
-        if class.size().is_power_of_two() { begun } else { (begun + 1).min(2 * list.len()) }
+        match class.pages() {
+            1 if class.size().is_power_of_two() => begun,
+            1 => (begun + 1).min(2 * list.len()),
+            two => two * begun,
+        }
     }
 
     /// Runs `section` with the depot of `class` locked, and publishes what it has.
@@ -167,7 +171,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Gives a full list to the depot, or sorts it into the slabs.
     fn stow(&self, class: Class, list: List) {
         let any = class.size() >= LARGE && self.source.has_purger();
-        let pages = if any { list.len() } else { self.pages_of(class, &list) };
+        let pages = if any { list.len() * class.pages() } else { self.pages_of(class, &list) };
         if !any && pages > Depot::compact_pages(list.len()) {
             return self.sort(class, list);
         }
