@@ -150,6 +150,10 @@ impl Process<'_> {
     #[inline(never)]
     fn refill(self, class: Class) -> *mut u8 {
         thread::with_cache(|cache| {
+            // First what needs no look at the settings.
+            if let Some(block) = cache.promote(class) {
+                return block.as_ptr();
+            }
             if cache.is_fresh() {
                 if !thread::begin(cache, self.0) {
                     return null_mut();

@@ -33,28 +33,58 @@ const FULL_BLOCKS_IDLE: u32 = 64;
 /// Trips to the depot between two looks at whether a class holds more than it needs.
 const TRIPS_PER_LOOK: u32 = 32;
 
-/// A list that is pushed and popped, and how much it may still take.
+/// Lists that are pushed and popped, and how much each may still take: an array for each of the three things, since an
+/// index into them is a part of an address, and one into records of three words takes instructions of its own.
 #[derive(Debug)]
-pub(crate) struct Bin {
-    head: Cell<Option<Block>>,
-    /// Pushes until the slow path is asked; never negative between two calls. Its owner's alone (an atomic would cost the
-    /// fast path an instruction): others see what `publish` last said.
-    room: Cell<i32>,
-    /// Blocks popped since the heap adopted the cache.
-    allocs: AtomicU64,
+struct Bins<const N: usize> {
+    heads: [Cell<Option<Block>>; N],
+    rooms: [Cell<i32>; N],
+    allocs: [AtomicU64; N],
 }
 
-impl Bin {
+impl<const N: usize> Bins<N> {
     crate::sync::const_unless_loom! {
         fn new() -> Self {
-            Self { head: Cell::new(None), room: Cell::new(0), allocs: AtomicU64::new(0) }
+            Self {
+                heads: [const { Cell::new(None) }; N],
+                rooms: [const { Cell::new(0) }; N],
+                allocs: array_of!(AtomicU64::new(0)),
+            }
         }
     }
 
+    /// The list at a place below `N`.
+    ///
+    /// # Safety
+    /// - `at` is below `N`.
+    #[inline(always)]
+    unsafe fn at(&self, at: usize) -> Bin<'_> {
+        // SAFETY: the caller's promise, here and below.
+        let head = unsafe { self.heads.get_unchecked(at) };
+        // SAFETY: as above.
+        let room = unsafe { self.rooms.get_unchecked(at) };
+        // SAFETY: as above.
+        let allocs = unsafe { self.allocs.get_unchecked(at) };
+        Bin { head, room, allocs }
+    }
+}
+
+/// One of the lists.
+#[derive(Clone, Copy, Debug)]
+struct Bin<'a> {
+    head: &'a Cell<Option<Block>>,
+    /// Pushes until the slow path is asked; never negative between two calls. Its owner's alone (an atomic would cost the
+    /// fast path an instruction): others see what `publish` last said.
+    room: &'a Cell<i32>,
+    /// Blocks popped since the heap adopted the cache.
+    allocs: &'a AtomicU64,
+}
+
+impl Bin<'_> {
     // Only the owner writes the counter; Relaxed, since other threads read it for statistics alone.
 
     #[inline(always)]
-    pub(crate) fn pop(&self) -> Option<Block> {
+    fn pop(self) -> Option<Block> {
         let block = self.head.get()?;
         let next = block.next();
         super::list::prefetch(next);
@@ -66,7 +96,7 @@ impl Bin {
 
     /// Pushes `block` if there is room; else the slow path must follow, and puts the room right.
     #[inline(always)]
-    pub(crate) fn push(&self, block: Block) -> bool {
+    fn push(self, block: Block) -> bool {
         let room = self.room.get().wrapping_sub(1);
         self.room.set(room);
         if room < 0 {
@@ -77,13 +107,13 @@ impl Bin {
     }
 
     #[inline(always)]
-    fn link(&self, block: Block) {
+    fn link(self, block: Block) {
         block.set_next(self.head.get());
         self.head.set(Some(block));
     }
 
     /// Counts an allocation that was served past the list.
-    fn count_alloc(&self) {
+    fn count_alloc(self) {
         self.allocs.store(self.allocs.load(Relaxed) + 1, Relaxed);
     }
 }
@@ -119,8 +149,8 @@ pub(crate) enum State {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Cache {
-    mains: [Bin; CLASSES],
-    runs: [Bin; PAGE_LISTS],
+    mains: Bins<CLASSES>,
+    runs: Bins<PAGE_LISTS>,
     sides: [Side; CLASSES],
     state: Cell<State>,
     /// The number of the reserve of long runs that it uses.
@@ -163,8 +193,8 @@ impl Cache {
         #[must_use]
         pub fn new() -> Self {
             Self {
-                mains: array_of!(Bin::new()),
-                runs: array_of!(Bin::new()),
+                mains: Bins::new(),
+                runs: Bins::new(),
                 sides: array_of!(Side::new()),
                 state: Cell::new(State::Fresh),
                 reserve: Cell::new(0),
@@ -187,9 +217,9 @@ impl Cache {
     }
 
     #[inline(always)]
-    fn main(&self, class: Class) -> &Bin {
+    fn main(&self, class: Class) -> Bin<'_> {
         // SAFETY: the index of a `Class` is below `CLASSES`.
-        unsafe { self.mains.get_unchecked(class.index()) }
+        unsafe { self.mains.at(class.index()) }
     }
 
     #[inline(always)]
@@ -238,24 +268,22 @@ impl Cache {
 
     /// Ends an emptied cache: no room for anything any more.
     pub(super) fn close(&self) {
-        for bin in self.mains.iter().chain(&self.runs) {
-            bin.room.set(0);
-        }
+        self.mains.rooms.iter().chain(&self.runs.rooms).for_each(|room| room.set(0));
         self.sides.iter().for_each(|side| side.target.store(0, Relaxed));
         self.publish_all();
         self.state.set(State::Dead);
     }
 
-    /// When `main` is empty: lets the newest full list become `main`.
-    pub(super) fn promote(&self, class: Class) -> bool {
-        self.remove_full(class, End::Newest).is_some_and(|list| {
-            self.set_main(class, list);
-            true
-        })
+    /// When `main` is empty: lets the newest full list become `main`, and pops a block of it.
+    #[inline(never)]
+    pub(crate) fn promote(&self, class: Class) -> Option<Block> {
+        let list = self.remove_full(class, End::Newest)?;
+        self.set_main(class, list);
+        self.pop(class)
     }
 
     /// Takes the list at that end of the full ones.
-    #[inline(never)]
+    #[inline]
     fn remove_full(&self, class: Class, end: End) -> Option<List> {
         let side = self.side(class);
         while side.len() > 0 {
@@ -439,8 +467,9 @@ impl Cache {
 
     /// The list for runs of `pages` pages, from 1 to [`PAGE_LISTS`].
     #[inline(always)]
-    fn run_bin(&self, pages: usize) -> &Bin {
-        &self.runs[run_index(pages)]
+    fn run_bin(&self, pages: usize) -> Bin<'_> {
+        // SAFETY: the place is below `PAGE_LISTS`.
+        unsafe { self.runs.at(run_index(pages)) }
     }
 
     /// Pops a run of `pages` pages.

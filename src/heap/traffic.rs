@@ -68,13 +68,14 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if !cache.is_live() {
             return self.alloc_uncached(class);
         }
-        if !cache.promote(class) {
-            let Some(list) = self.fetch(class).or_else(|| self.fetch_after_reclaim(cache, class)) else {
-                return null_mut();
-            };
-            cache.receive(class, list);
-            self.trim(cache);
+        if let Some(block) = cache.promote(class) {
+            return block.as_ptr();
         }
+        let Some(list) = self.fetch(class).or_else(|| self.fetch_after_reclaim(cache, class)) else {
+            return null_mut();
+        };
+        cache.receive(class, list);
+        self.trim(cache);
         cache.pop(class).map_or(null_mut(), Block::as_ptr)
     }
 
