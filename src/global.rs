@@ -207,8 +207,8 @@ impl Process<'_> {
 fn alloc_beyond(size: usize, align: usize, front: Process<'_>) -> *mut u8 {
     // SAFETY: the two are a layout's.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    thread::with_cache(|cache| match ENGINE.pop_listed(cache, layout) {
-        Some(run) => run.as_ptr(),
+    thread::with_cache(|cache| match ENGINE.pop_run(cache, layout) {
+        Some(run) => run,
         None => front.alloc_beyond_lists(cache, layout, false),
     })
 }

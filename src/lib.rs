@@ -28,14 +28,14 @@
 //!                        \                        /
 //!    front seam           heap::Blocks
 //!                        |
-//!    heap/mod.rs   up to half a page                    more
+//!    heap/mod.rs   up to 2 or 3.5 KiB                   more
 //!                  |                                     |
 //!    1 cache.rs    main [o-o-o]  aux [o-o-o]   per thread, no lock
 //!                  |  one list of `target` at a time     |   and run lists of 1..16 pages
 //!    2 depot.rs    [ooo][ooo][ooo]             per class | [rr][rr] of 1..4 pages, by listed.rs
 //!                  |  lists, when too many or none       |
 //!    3 slab.rs     blocks sorted into their slabs        |
-//!                  |  whole slabs                        |   reserve.rs: long runs freed a moment ago
+//!                  |  whole slabs                        |   hot.rs, reserve.rs: long runs freed a moment ago
 //!    4 run.rs      best-fit runs of pages  <-------------+   by bins.rs, over map.rs, with granule.rs
 //!                  |                                         reclaim.rs, purger.rs: purge 4, then 3; sort 2
 //!    under seam    os::Source
@@ -45,8 +45,8 @@
 //!    beside every lock: seam lock::RawLock = Spin
 //! ```
 //!
-//! `traffic.rs` moves blocks between layers 1, 2, 3 and 4, `listed.rs` short runs between 1, 2 and 4; `pages.rs` serves
-//! whole pages, `reclaim.rs` gives memory back.
+//! `traffic.rs` moves blocks between layers 1, 2, 3 and 4, `listed.rs` short runs between 1, 2 and 4, `long.rs` long ones
+//! between a thread, what is kept for it, and 4; `pages.rs` serves whole pages, `reclaim.rs` gives memory back.
 //!
 //! **One allocation, walked.** `alloc(40 bytes)`: the class is 64. The thread's `main` list of class 64 has a block: unlink
 //! it, count it, done — some ten instructions and no lock. Once in 64 times at most `main` is empty; then `aux` becomes
@@ -93,7 +93,8 @@
 //! # Features
 //!
 //! - `std` (default): [`Stratalloc`]. Without it the crate is `no_std`, and [`heap::Engine`] is what there is.
-//! - `fine-classes`: four size classes per doubling in place of one: less memory, somewhat more lists.
+//! - `fine-classes`: four size classes per doubling in place of one, and up to 3,584 bytes in place of 2,048: less memory,
+//!   somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(

@@ -98,10 +98,11 @@ fn explore(model: impl Fn() + Send + Sync + 'static) -> usize {
     runs.load(Ordering::Relaxed)
 }
 
-fn holds_and_twin_fails(name: &str, model: fn(), twin: fn()) {
+/// Shows that `model` holds, and that `twin`, which breaks it on purpose, fails.
+pub(crate) fn holds_and_twin_fails(name: &str, model: fn(), twin: fn()) {
     let runs = explore(model);
     let broken = catch_unwind(AssertUnwindSafe(|| explore(twin)));
-    assert!(broken.is_err(), "{name}: the twin whose lock publishes nothing passed");
+    assert!(broken.is_err(), "{name}: the broken twin passed");
     eprintln!("{name}: holds in {runs} interleavings; its broken twin fails");
 }
 

@@ -33,3 +33,8 @@ macro_rules! array_of {
     };
 }
 pub(crate) use array_of;
+
+/// Adds to a counter that only this thread writes.
+pub(crate) fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed) + by, Relaxed);
+}

@@ -9,7 +9,7 @@ const LEVELS: &[&[&str]] = &[
     &["os/", "fatal.rs"],
     &["lock.rs"],
     &["heap/list.rs", "heap/class.rs", "heap/side.rs", "twin.rs"],
-    &["heap/slab.rs", "heap/map.rs", "heap/depot.rs", "heap/cache.rs"],
+    &["heap/slab.rs", "heap/map.rs", "heap/depot.rs", "heap/hot.rs", "heap/cache.rs"],
     &["heap/bins.rs", "heap/granule.rs", "heap/run.rs"],
     &["heap/", "stats.rs"],
     &["global.rs", "thread.rs", "object/"],

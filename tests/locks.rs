@@ -205,6 +205,18 @@ fn g2_no_more_than_one_lock_in_target_calls_while_a_purger_comes() {
     stays_within(1, "purger", || Busy(Mmap::new()));
 }
 
+/// A long block that is freed and asked for again passes by no lock, once it has done so a few times.
+#[test]
+fn g5_a_long_block_used_again_takes_no_lock() {
+    const PAIRS: u64 = 1000;
+    for size in [100_000, 1 << 20, 4 << 20] {
+        let heap = open(Mmap::new());
+        let pairs = |heap: &Attached<'_, Mmap, Counting>| (0..PAIRS).for_each(|_| free(heap, alloc(heap, size), size));
+        let locks = locks_of(&heap, pairs);
+        assert!(locks < 40, "{size} bytes: {locks} locks for {PAIRS} pairs");
+    }
+}
+
 /// A bounded depot refuses lists, and one trip may take its lock and that of the slabs.
 #[test]
 fn g2_no_more_than_two_locks_in_target_calls_without_a_purger() {

@@ -429,9 +429,15 @@ fn g14_long_blocks_that_waiting_threads_freed_come_back() {
     .well();
 }
 
-/// Allocates `pages` pages and frees them twice.
-fn free_twice(pages: usize) {
+/// Allocates `pages` pages and frees them, so often, and then frees the last ones once more.
+fn free_twice(pages: usize, pairs: usize) {
     let layout = std::alloc::Layout::from_size_align(pages * 4096, 8).expect("a layout");
+    for _ in 1..pairs {
+        // SAFETY: the size is not 0.
+        let block = unsafe { std::alloc::alloc(layout) };
+        // SAFETY: allocated above.
+        unsafe { std::alloc::dealloc(black_box(block), layout) };
+    }
     // SAFETY: the size is not 0.
     let block = unsafe { std::alloc::alloc(layout) };
     // SAFETY: allocated above.
@@ -442,18 +448,24 @@ fn free_twice(pages: usize) {
 
 #[test]
 fn g5_a_kept_block_freed_twice_ends_the_process() {
-    let ended = in_own_process(|| free_twice(256));
+    let ended = in_own_process(|| free_twice(256, 1));
+    assert!(ended.stderr.contains("no run of that length"), "{ended:?}");
+}
+
+#[test]
+fn g5_a_block_used_again_and_again_freed_twice_ends_the_process() {
+    let ended = in_own_process(|| free_twice(256, 10));
     assert!(ended.stderr.contains("no run of that length"), "{ended:?}");
 }
 
 #[test]
 fn g5_the_longest_kept_block_freed_twice_ends_the_process() {
-    let ended = in_own_process(|| free_twice(1024));
+    let ended = in_own_process(|| free_twice(1024, 1));
     assert!(ended.stderr.contains("no run of that length"), "{ended:?}");
 }
 
 #[test]
 fn g5_a_block_too_long_to_be_kept_freed_twice_ends_the_process() {
-    let ended = in_own_process(|| free_twice(1025));
+    let ended = in_own_process(|| free_twice(1025, 1));
     assert!(ended.stderr.contains("no run of that length"), "{ended:?}");
 }

@@ -3,9 +3,9 @@
 use super::Engine;
 use super::cache::{Cache, CacheCounts, PAGE_LISTS};
 use super::class::{CLASSES, Class};
+use super::hot::KeptCounts;
 use super::listed::LENGTHS;
 use super::map::Map;
-use super::reserve::ReserveCounts;
 use crate::lock::RawLock;
 use crate::os::Source;
 use crate::stats::{ClassStats, RunStats, Stats};
@@ -109,6 +109,7 @@ impl Tally {
     }
 
     /// Resident pages of slabs that no block outside lies in. O(classes).
+    #[inline(never)]
     pub(crate) fn idle_pages(&self) -> usize {
         self.classes.iter().map(|class| class.idle_pages.load(Relaxed) as usize).sum()
     }
@@ -158,16 +159,19 @@ impl Tally {
     }
 
     /// Pages that the blocks in the depots lie in at the most. O(classes).
+    #[inline(never)]
     pub(crate) fn depot_pages_at_most(&self) -> usize {
         Class::all().map(|class| (self.gauges(class).depot_blocks.load(Relaxed) * class.pages()) as usize).sum()
     }
 
     /// Bytes of the blocks in the depots. O(classes).
+    #[inline(never)]
     pub(crate) fn depot_bytes(&self) -> usize {
         Class::all().map(|class| self.gauges(class).depot_blocks.load(Relaxed) as usize * class.size()).sum()
     }
 
     /// Pages that lists in the depot lie in: about, while there is a purger, else at the most. O(classes).
+    #[inline(never)]
     pub(crate) fn depot_pages(&self) -> usize {
         self.classes.iter().map(|class| class.depot_pages.load(Relaxed) as usize).sum()
     }
@@ -202,10 +206,12 @@ impl Tally {
 pub(super) struct Counts {
     classes: [CacheCounts; CLASSES],
     runs: [CacheCounts; PAGE_LISTS],
+    hot: KeptCounts,
 }
 
 impl Counts {
-    pub(super) const ZERO: Self = Self { classes: [CacheCounts::ZERO; CLASSES], runs: [CacheCounts::ZERO; PAGE_LISTS] };
+    pub(super) const ZERO: Self =
+        Self { classes: [CacheCounts::ZERO; CLASSES], runs: [CacheCounts::ZERO; PAGE_LISTS], hot: KeptCounts::ZERO };
 
     /// Adds what `cache` counted. The registry's lock is held.
     pub(super) fn add(&mut self, cache: &Cache) {
@@ -215,6 +221,7 @@ impl Counts {
         for (sum, pages) in self.runs.iter_mut().zip(1..) {
             sum.add(cache.run_counts(pages));
         }
+        self.hot.add(cache.hot().counts());
     }
 }
 
@@ -246,7 +253,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         for (counted, pages) in counts.runs.iter().zip(1..) {
             cached += (counted.held as usize * pages) << self.map.page_shift();
         }
-        let kept = self.count_reserves();
+        let mut kept = self.count_reserves();
+        kept.add(counts.hot);
         stats.runs = self.run_stats(&counts, kept);
         let kept = kept.pages as usize + self.tally.listed_pages();
         self.fill_in_bytes(&mut stats, cached, kept << self.map.page_shift());
@@ -276,7 +284,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         })
     }
 
-    fn run_stats(&self, counts: &Counts, kept: ReserveCounts) -> RunStats {
+    fn run_stats(&self, counts: &Counts, kept: KeptCounts) -> RunStats {
         let listed = |pick: fn(&CacheCounts) -> u64| counts.runs.iter().map(pick).sum::<u64>();
         self.runs.with(|runs| RunStats {
             list_allocs: kept.allocs + listed(|run| run.allocs.saturating_sub(run.taken)),

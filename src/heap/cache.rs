@@ -15,9 +15,10 @@
 //! of their own.
 
 use super::class::{CLASSES, Class, TARGET_MAX};
+use super::hot::Hot;
 use super::list::{Block, List};
 use super::side::{End, SLOTS, Side, Slot};
-use crate::sync::{AtomicU32, AtomicU64, Relaxed, array_of};
+use crate::sync::{AtomicU32, AtomicU64, Relaxed, array_of, bump};
 use core::cell::Cell;
 
 /// Run lengths that have a list, in pages.
@@ -129,11 +130,6 @@ const fn full_blocks(purger: bool) -> u32 {
     if purger { FULL_BLOCKS } else { FULL_BLOCKS_ALONE }
 }
 
-/// Adds to a counter that only this thread writes.
-fn bump(counter: &AtomicU64, by: u64) {
-    counter.store(counter.load(Relaxed) + by, Relaxed);
-}
-
 /// Whether a cache may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -151,6 +147,7 @@ pub(crate) enum State {
 pub struct Cache {
     mains: Bins<CLASSES>,
     runs: Bins<PAGE_LISTS>,
+    hot: Hot,
     sides: [Side; CLASSES],
     state: Cell<State>,
     /// The number of the reserve of long runs that it uses.
@@ -195,6 +192,7 @@ impl Cache {
             Self {
                 mains: Bins::new(),
                 runs: Bins::new(),
+                hot: Hot::new(),
                 sides: array_of!(Side::new()),
                 state: Cell::new(State::Fresh),
                 reserve: Cell::new(0),
@@ -452,6 +450,12 @@ impl Cache {
         bump(&side.given, u64::from(list.len()));
         self.publish(class);
         (!list.is_empty()).then_some(list)
+    }
+
+    /// The place for one long run.
+    #[inline(always)]
+    pub(super) fn hot(&self) -> &Hot {
+        &self.hot
     }
 
     /// Says which reserve of long runs it uses.

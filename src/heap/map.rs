@@ -79,6 +79,41 @@ impl Entry {
     }
 }
 
+/// The entry of a page, looked up once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EntryRef(NonNull<AtomicU64>);
+
+impl EntryRef {
+    /// An entry of its own, for a model.
+    #[cfg(all(test, loom))]
+    pub(crate) fn for_model(entry: Entry) -> Self {
+        Self(NonNull::from(std::boxed::Box::leak(std::boxed::Box::new(AtomicU64::new(entry.encode())))))
+    }
+
+    #[inline]
+    fn cell(&self) -> &AtomicU64 {
+        // SAFETY: leaves are never unmapped while their heap lives, and whoever has this belongs to the heap.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Sets what the page is.
+    #[inline]
+    pub(crate) fn set(self, entry: Entry) {
+        self.cell().store(entry.encode(), Relaxed);
+    }
+
+    /// Makes `old`, which the page is if it is the caller's, `new`; false if it is something else.
+    #[inline]
+    pub(crate) fn exchange(self, old: Entry, new: Entry) -> bool {
+        // Relaxed, and no exchange of the processor's: the entry is the owner's.
+        let is_old = self.cell().load(Relaxed) == old.encode();
+        if is_old {
+            self.set(new);
+        }
+        is_old
+    }
+}
+
 /// The record of a free run, at its first page: its place in the bin's trie and among the dirty runs.
 #[derive(Debug)]
 pub(crate) struct FreeRun {
@@ -220,12 +255,16 @@ impl Map {
         }
     }
 
+    /// The entry of a page; `None` if the page is none of the heap's.
+    #[inline]
+    pub(crate) fn entry_ref(&self, page: Page) -> Option<EntryRef> {
+        self.entry_cell(page).map(|cell| EntryRef(NonNull::from(cell)))
+    }
+
     /// Makes `old`, which a page of the caller's is, `new`; false if it is something else.
     #[inline]
     pub(crate) fn exchange(&self, page: Page, old: Entry, new: Entry) -> bool {
-        // Relaxed, and no exchange of the processor's: the entry is the owner's.
-        let cell = self.entry_cell(page).filter(|cell| cell.load(Relaxed) == old.encode());
-        cell.map(|cell| cell.store(new.encode(), Relaxed)).is_some()
+        self.entry_ref(page).is_some_and(|entry| entry.exchange(old, new))
     }
 
     /// Writes the entries of a run in use.

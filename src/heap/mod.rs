@@ -5,7 +5,7 @@
 //! code.
 //!
 //! This file holds the heap and sends each request on its way: blocks (`traffic.rs`: cache, depot, slabs) or pages
-//! (`pages.rs`: run lists, runs, source). `reclaim.rs` gives memory back, `account.rs` counts, `fork.rs` survives forks.
+//! (`pages.rs`: run lists, runs, source; `long.rs`: what stands before the runs for long ones). `reclaim.rs` gives memory back, `account.rs` counts, `fork.rs` survives forks.
 
 mod account;
 mod bins;
@@ -15,9 +15,11 @@ mod depot;
 #[cfg(feature = "std")]
 mod fork;
 mod granule;
+mod hot;
 mod huge;
 mod list;
 mod listed;
+mod long;
 mod map;
 mod pages;
 #[cfg(all(feature = "std", not(loom)))]

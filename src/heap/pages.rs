@@ -33,13 +33,25 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if index >= PAGE_LISTS || layout.align() > PAGE_MIN { None } else { Some(index + 1) }
     }
 
-    /// The fast path of `alloc_beyond`: a run of the thread's run lists. The heap need not be open.
+    /// The fast path of `alloc_beyond`: a run of the thread's run lists, or the long one that it uses again and again. The
+    /// heap need not be open.
+    #[inline(always)]
+    pub(crate) fn pop_run(&self, cache: &Cache, layout: Layout) -> Option<*mut u8> {
+        match self.listed(layout) {
+            Some(pages) => cache.pop_run(pages).map(Block::as_ptr),
+            None => self.take_hot(cache, layout),
+        }
+    }
+
+    /// The fast path for zeroed memory: a run of the thread's run lists, to be written. Longer ones may be zero where nobody
+    /// has touched them.
     #[inline(always)]
     pub(crate) fn pop_listed(&self, cache: &Cache, layout: Layout) -> Option<Block> {
         cache.pop_run(self.listed(layout)?)
     }
 
-    /// The fast path of `free_beyond`: a run for the thread's run lists. If false, `free_beyond` must follow.
+    /// The fast path of `free_beyond`: a run for the thread's run lists, or for its place for a long one. If false,
+    /// `free_beyond` must follow.
     ///
     /// # Safety
     /// - As `free_beyond`.
@@ -47,7 +59,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) unsafe fn push_listed(&self, cache: &Cache, block: NonNull<u8>, layout: Layout) -> bool {
         // SAFETY: the caller gives up the memory, of at least a block's size.
         let run = unsafe { Block::from_raw(block) };
-        self.listed(layout).is_some_and(|pages| cache.push_run_in_room(pages, run))
+        match self.listed(layout) {
+            Some(pages) => cache.push_run_in_room(pages, run),
+            None => self.put_hot(cache, run.address(), layout),
+        }
     }
 
     /// A block for a layout that is no class's.
@@ -80,6 +95,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// A run that has no list: of the thread's reserve, or from the runs.
     fn alloc_long(&self, cache: &Cache, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
+        if !zeroed && let Some(run) = self.take_hot(cache, layout) {
+            return run;
+        }
         if self.may_be_kept(pages)
             && !(zeroed && pages as usize >= self.sparse_pages())
             && let Some(first) = self.take_kept(cache, pages, layout.align())

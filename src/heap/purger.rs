@@ -73,7 +73,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// before goes to the runs. Returns the pages of that.
     fn give_unused_back(&self) -> usize {
         self.reserves.iter().for_each(|reserve| self.cut_allowance(reserve));
-        let mut unused = 0;
+        let mut unused = self.close_unused_hot();
         for reserve in &self.reserves {
             while self.tally.retained_pages() > self.allowed_pages() {
                 let Some(run) = reserve.with(|reserve| reserve.evict_seen(&self.map)) else {

@@ -109,7 +109,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn purge_slabs(&self) -> bool {
         let few = self.hoard_pages() / 2;
         let mut any = false;
-        while self.tally.idle_pages() > few && Class::all().rev().any(|class| self.purge_slab(class)) {
+        while self.tally.idle_pages() > few && self.purge_some_slab() {
             any = true;
         }
         any
@@ -145,8 +145,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) fn purge_down_to(&self, goal: &dyn Fn() -> usize) {
         while let Some(want) = self.tally.retained_pages().checked_sub(goal()) {
             let want = u32::try_from(want).unwrap_or(u32::MAX);
-            let purge_slab = || Class::all().rev().any(|class| self.purge_slab(class));
-            let purged = want > 0 && (self.purge_run(want) || purge_slab());
+            let purged = want > 0 && (self.purge_run(want) || self.purge_some_slab());
             if !purged && (want == 0 || !self.release_reserves() && !self.drain_run_depots()) {
                 return;
             }
@@ -171,6 +170,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.split_huge(Stretch { first, pages });
         // SAFETY: the pages are free and with us alone: no one else hands them out until they are returned.
         unsafe { self.source.purge(self.map.span(first, pages)) }
+    }
+
+    /// Purges the idle pages of a slab of the largest class that has any; false if there is none.
+    #[inline(never)]
+    fn purge_some_slab(&self) -> bool {
+        Class::all().rev().any(|class| self.purge_slab(class))
     }
 
     /// Purges the idle pages of the slab that has waited longest; false if there is none, or if the system refuses.

@@ -11,20 +11,14 @@
 //! without telling anybody. Allowances are granted while their sum fits the bound, and cut back to what is there at each
 //! look of the purger's; runs that stayed from one look to the next go to the runs, to be purged there.
 
-use super::cache::{Cache, PAGE_LISTS};
+use super::hot::KeptCounts;
 use super::map::{Entry, Map, Page, Stretch};
-use super::run::check_run;
-use super::{Engine, RESERVES};
 use crate::fatal::{Fatal, die};
-use crate::lock::{Locked, RawLock};
-use crate::os::Source;
-use core::alloc::Layout;
-use core::ptr::with_exposed_provenance_mut;
 
 /// Runs that one reserve holds at the most.
 const SLOTS: usize = 16;
 /// Bytes of runs that may be kept, and that one reserve holds at the most.
-const LONGEST: usize = 4 << 20;
+pub(super) const LONGEST: usize = 4 << 20;
 
 /// When room must be made, this part of a reserve is emptied.
 const SPARE_PART: u32 = 4;
@@ -165,10 +159,34 @@ impl Reserve {
         joined
     }
 
+    #[inline(never)]
     fn remove(&mut self, at: usize) {
         self.len -= 1;
         (at..self.len).for_each(|at| self.runs[at % SLOTS] = self.runs[(at + 1) % SLOTS]);
         self.seen -= usize::from(at < self.seen);
+    }
+
+    /// Widens the allowance, up to `most` pages, by what `pages` pages more need, if that is granted.
+    pub(super) fn widen(&mut self, pages: u32, most: u32, grant: impl FnOnce(u32) -> bool) -> bool {
+        let wanted = (self.pages + pages).min(most).saturating_sub(self.allowance);
+        let granted = wanted > 0 && grant(wanted);
+        self.allowance += if granted { wanted } else { 0 };
+        granted
+    }
+
+    /// Cuts the allowance back to what is here, and returns by how much.
+    pub(super) fn cut_allowance(&mut self) -> u32 {
+        let less = self.allowance - self.pages;
+        self.allowance = self.pages;
+        less
+    }
+
+    /// Keeps `run` as `put` does, in place of those kept longest if need be.
+    pub(super) fn put_instead(&mut self, map: &Map, run: Stretch, leaving: &mut Leaving) -> bool {
+        if run.pages <= self.allowance {
+            self.make_room(map, run.pages, leaving);
+        }
+        self.put(map, run)
     }
 
     /// Takes out those kept longest until `pages` pages more have room, and somewhat beyond, so that it pays.
@@ -193,7 +211,7 @@ impl Reserve {
     }
 
     /// Takes out the run that begins with `first`, as one in use.
-    fn uproot(&mut self, map: &Map, first: Page) -> Option<Stretch> {
+    pub(super) fn uproot(&mut self, map: &Map, first: Page) -> Option<Stretch> {
         let at = (0..self.len).find(|at| self.runs[at % SLOTS].first == first)?;
         let run = self.runs[at % SLOTS];
         self.remove(at);
@@ -205,6 +223,10 @@ impl Reserve {
     /// Takes out a run that was here when the purger last looked, as one in use.
     pub(crate) fn evict_seen(&mut self, map: &Map) -> Option<Stretch> {
         if self.seen == 0 { None } else { self.evict(map) }
+    }
+
+    pub(super) fn counts(&self) -> KeptCounts {
+        KeptCounts { allocs: self.allocs, frees: self.frees, pages: u64::from(self.pages) }
     }
 
     /// Says that the purger has looked.
@@ -222,140 +244,22 @@ fn mark(map: &Map, run: Stretch) {
 }
 
 /// Runs that leave a reserve, in use for the runs.
-struct Leaving {
+pub(super) struct Leaving {
     runs: [Stretch; SLOTS],
     len: usize,
+}
+
+impl Leaving {
+    pub(super) const NONE: Self = Self { runs: [Stretch { first: 0, pages: 0 }; SLOTS], len: 0 };
+
+    pub(super) fn runs(&self) -> &[Stretch] {
+        &self.runs[..self.len]
+    }
 }
 
 /// Whether one of the runs begins where the other ends.
 fn are_neighbours(a: Stretch, b: Stretch) -> bool {
     a.first + a.pages == b.first || b.first + b.pages == a.first
-}
-
-/// What reserves counted, and pages in them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ReserveCounts {
-    pub(super) allocs: u64,
-    pub(super) frees: u64,
-    pub(super) pages: u64,
-}
-
-impl<S: Source, L: RawLock> Engine<S, L> {
-    fn reserve(&self, cache: &Cache) -> &Locked<Reserve, L> {
-        &self.reserves[cache.reserve() % RESERVES]
-    }
-
-    /// Whether runs of that length pass through the reserves, given that they have no run list. Not where addresses are
-    /// scarce.
-    pub(crate) fn may_be_kept(&self, pages: u32) -> bool {
-        (pages as usize) << self.map.page_shift() <= LONGEST && self.source.grows_again()
-    }
-
-    /// A run for a layout of whole pages from the thread's reserve. The heap need not be open.
-    #[inline]
-    pub(crate) fn take_long(&self, cache: &Cache, layout: Layout) -> Option<*mut u8> {
-        let pages = self.keepable(layout)?;
-        let first = self.take_kept(cache, pages, layout.align())?;
-        Some(with_exposed_provenance_mut(self.map.address_of(first)))
-    }
-
-    /// The pages of a layout that is no class's, if runs of that length pass through the reserves.
-    #[inline(always)]
-    fn keepable(&self, layout: Layout) -> Option<u32> {
-        let shift = self.map.page_shift();
-        let pages = (layout.size().wrapping_sub(1) >> shift) + 1;
-        let short = pages.wrapping_sub(PAGE_LISTS + 1);
-        (short < (LONGEST >> shift) - PAGE_LISTS && self.source.grows_again()).then_some(pages as u32)
-    }
-
-    /// Keeps a freed run of that layout in the thread's reserve, if it has room.
-    #[inline]
-    pub(crate) fn keep_long(&self, cache: &Cache, run: usize, layout: Layout) -> bool {
-        self.keepable(layout).is_some_and(|pages| {
-            let run = Stretch { first: self.map.page_of(run), pages };
-            self.reserve(cache).with(|reserve| reserve.put(&self.map, run))
-        })
-    }
-
-    /// A run of the thread's reserve. It counts as handed up already.
-    #[inline]
-    pub(crate) fn take_kept(&self, cache: &Cache, pages: u32, align: usize) -> Option<Page> {
-        self.reserve(cache).with(|reserve| reserve.take(&self.map, pages, align))
-    }
-
-    /// After `keep_long` had no room: keeps a freed run in the thread's reserve with a larger allowance, or in place of those
-    /// kept longest; false if it is too long for the allowance there may be.
-    #[inline(never)]
-    pub(crate) fn keep_instead(&self, cache: &Cache, run: Stretch) -> bool {
-        // Before others make room: one of them may be this very run, freed twice.
-        check_run(&self.map, run);
-        let most = (LONGEST >> self.map.page_shift()) as u32;
-        let mut leaving = Leaving { runs: [Stretch { first: 0, pages: 0 }; SLOTS], len: 0 };
-        let (granted, kept) = self.reserve(cache).with(|reserve| {
-            let wanted = (reserve.pages + run.pages).min(most).saturating_sub(reserve.allowance);
-            let granted = wanted > 0 && self.tally.grant(wanted, self.allowed_pages());
-            reserve.allowance += if granted { wanted } else { 0 };
-            if run.pages <= reserve.allowance {
-                reserve.make_room(&self.map, run.pages, &mut leaving);
-            }
-            (granted, reserve.put(&self.map, run))
-        });
-        self.give_runs_back(&leaving.runs[..leaving.len]);
-        if granted || leaving.len > 0 {
-            self.keep_idle_bound();
-        }
-        kept
-    }
-
-    /// Gives the kept run that begins with `first`, if one does, back to the runs: a run before it is to grow.
-    pub(crate) fn uproot(&self, first: Page) -> bool {
-        let is_kept = matches!(self.map.entry(first), Entry::Kept(_));
-        let find = || self.reserves.iter().find_map(|reserve| reserve.with(|reserve| reserve.uproot(&self.map, first)));
-        let run = if is_kept { find() } else { None };
-        run.map(|run| self.give_runs_back(&[run])).is_some()
-    }
-
-    /// Gives all runs of a thread's reserve back.
-    pub(crate) fn release_reserve_of(&self, cache: &Cache) {
-        self.release(self.reserve(cache));
-    }
-
-    /// Gives all runs of all reserves back; false if there was none.
-    pub(crate) fn release_reserves(&self) -> bool {
-        self.reserves.iter().fold(false, |any, reserve| self.release(reserve) | any)
-    }
-
-    fn release(&self, reserve: &Locked<Reserve, L>) -> bool {
-        let mut any = false;
-        while let Some(run) = reserve.with(|reserve| reserve.evict(&self.map)) {
-            self.give_runs_back(&[run]);
-            any = true;
-        }
-        self.cut_allowance(reserve);
-        any
-    }
-
-    /// Cuts an allowance back to what is there.
-    pub(crate) fn cut_allowance(&self, reserve: &Locked<Reserve, L>) {
-        reserve.with(|reserve| {
-            let less = reserve.allowance - reserve.pages;
-            reserve.allowance = reserve.pages;
-            self.tally.withdraw_grant(less);
-        });
-    }
-
-    /// What all reserves counted and hold.
-    pub(super) fn count_reserves(&self) -> ReserveCounts {
-        let mut sum = ReserveCounts::default();
-        for reserve in &self.reserves {
-            reserve.with(|reserve| {
-                sum.allocs += reserve.allocs;
-                sum.frees += reserve.frees;
-                sum.pages += u64::from(reserve.pages);
-            });
-        }
-        sum
-    }
 }
 
 #[cfg(all(test, not(loom)))]
