@@ -10,7 +10,7 @@ use super::{Outcome, Work, scaled};
 
 /// Blocks of one thread, where there are no more than two.
 const SLOTS: usize = 4096;
-const OPERATIONS: usize = 24_000_000;
+const OPERATIONS: usize = 72_000_000;
 
 pub(super) fn prepare(scale: f64, threads: usize) -> Work {
     Box::new(move || {
