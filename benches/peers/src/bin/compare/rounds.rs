@@ -5,6 +5,7 @@
 
 use crate::build::Built;
 use crate::child;
+use crate::machine;
 use crate::options::Options;
 use crate::record::Run;
 use crate::roster::SYSTEM;
@@ -40,6 +41,7 @@ fn run(built: &Built, round: u32, workload: &str, options: &Options) -> Run {
     if options.no_idle {
         command.arg("--no-idle");
     }
+    machine::warm_memory();
     match child::output(&mut command, child::LIMIT, false) {
         Ok(text) => Run::of_line(round, workload, built.allocator, text.lines().next_back().unwrap_or_default()),
         Err(why) => Run::failed(round, workload, built.allocator, &why),
