@@ -234,6 +234,9 @@ fn alloc_zeroed_beyond(size: usize, align: usize, front: Process<'_>) -> *mut u8
 #[inline(never)]
 fn spill(block: Block, class: Class, front: Process<'_>) {
     thread::with_cache(|cache| {
+        if ENGINE.stack(cache, class, block) {
+            return;
+        }
         // A thread may free before it allocates. The heap is open: the block came from it. A cache that has just begun
         // has room, and no full `main` that could be spilled.
         if cache.is_fresh() && thread::begin(cache, front.0) && cache.push(class, block) {

@@ -267,7 +267,10 @@ impl Cache {
     /// Ends an emptied cache: no room for anything any more.
     pub(super) fn close(&self) {
         self.mains.rooms.iter().chain(&self.runs.rooms).for_each(|room| room.set(0));
-        self.sides.iter().for_each(|side| side.target.store(0, Relaxed));
+        for side in &self.sides {
+            side.target.store(0, Relaxed);
+            side.limit.set(0);
+        }
         self.publish_all();
         self.state.set(State::Dead);
     }
@@ -275,22 +278,22 @@ impl Cache {
     /// When `main` is empty: lets the newest full list become `main`, and pops a block of it.
     #[inline(never)]
     pub(crate) fn promote(&self, class: Class) -> Option<Block> {
-        let list = self.remove_full(class, End::Newest)?;
-        self.set_main(class, list);
+        let side = self.side(class);
+        let target = side.target();
+        let list = self.remove_full(side, target, End::Newest)?;
+        self.set_main(class, list, target);
         self.pop(class)
     }
 
     /// Takes the list at that end of the full ones.
     #[inline]
-    fn remove_full(&self, class: Class, end: End) -> Option<List> {
-        let side = self.side(class);
+    fn remove_full(&self, side: &Side, target: u32, end: End) -> Option<List> {
         while side.len() > 0 {
-            let list = side.remove(end);
-            self.full_blocks.set(self.full_blocks.get() - side.target());
+            let list = side.remove(end, target);
+            self.full_blocks.set(self.full_blocks.get() - target);
             if list.is_some() {
                 return list;
             }
-            bump(&side.noticed, u64::from(side.target()));
         }
         None
     }
@@ -309,8 +312,7 @@ impl Cache {
 
     /// By the purger, with the registry's lock: whether what it has left may still pin so much.
     pub(super) fn needs_purger(&self) -> bool {
-        let blocks = |side: &Side| side.slots.iter().filter(|slot| !slot.is_empty()).count() as u32 * side.target();
-        self.sides.iter().map(blocks).sum::<u32>() > self.full_blocks_idle.load(Relaxed)
+        self.sides.iter().map(Side::full_blocks).sum::<u32>() > self.full_blocks_idle.load(Relaxed)
     }
 
     /// By the owner: takes note of what the purger has taken, the oldest lists of a class before younger ones. O(classes).
@@ -319,10 +321,9 @@ impl Cache {
         for class in Class::all() {
             let side = self.side(class);
             while side.len() > 0 && side.slot(side.oldest.get()).is_empty() {
-                let gone = side.remove(End::Oldest);
+                let gone = side.remove(End::Oldest, side.target());
                 debug_assert!(gone.is_none());
                 self.full_blocks.set(self.full_blocks.get() - side.target());
-                bump(&side.noticed, u64::from(side.target()));
             }
             self.publish(class);
         }
@@ -349,19 +350,46 @@ impl Cache {
         let side = self.side(class);
         bump(&side.taken, u64::from(list.len()));
         bump(&side.trips_in, 1);
-        self.set_main(class, list);
+        self.set_main(class, list, side.target());
+        self.publish(class);
     }
 
-    fn set_main(&self, class: Class, list: List) {
-        let room = self.side(class).target() - list.len();
+    fn set_main(&self, class: Class, list: List, target: u32) {
+        let room = target - list.len();
         self.main(class).head.set(list.into_parts().0);
         self.main(class).room.set(room as i32);
-        self.publish(class);
     }
 
     /// After a push without room: makes `main`, which is full, a full list beside it, at look `look` of the purger's, and
     /// returns the list that must leave for that, if one must.
     pub(super) fn make_room(&self, class: Class, look: u32) -> Option<List> {
+        if self.stack_within_limit(class, look) { None } else { self.make_room_beyond(class, look) }
+    }
+
+    /// After a push without room: makes `main`, which is full, a full list beside it, if no list must leave for that.
+    #[inline]
+    pub(super) fn stack_within_limit(&self, class: Class, look: u32) -> bool {
+        let side = self.side(class);
+        let may = self.full_blocks.get() < self.full_blocks_max.get() && side.len() < side.limit.get();
+        if may {
+            self.stack(class, look);
+        }
+        may
+    }
+
+    /// Makes `main`, which is full, one more full list beside it.
+    #[inline]
+    fn stack(&self, class: Class, look: u32) {
+        let (bin, side) = (self.main(class), self.side(class));
+        let target = side.target();
+        bin.room.set(target as i32);
+        self.full_blocks.set(self.full_blocks.get() + target);
+        side.append(List::from_parts(bin.head.take(), target), look);
+    }
+
+    /// `make_room` where the class has as many full lists as it may.
+    #[inline(never)]
+    fn make_room_beyond(&self, class: Class, look: u32) -> Option<List> {
         let side = self.side(class);
         let spent = self.full_blocks.get() >= self.full_blocks_max.get();
         if spent && side.len() > 1 {
@@ -370,9 +398,7 @@ impl Cache {
         // Where the budget is spent, `main` may only follow as the first full list, which every class may have.
         let full = side.len() >= side.limit.get() || spent && side.len() > 0;
         let evicted = if full { self.evict(class) } else { None };
-        let main = self.take_main(class);
-        self.full_blocks.set(self.full_blocks.get() + main.len());
-        side.append(main, look);
+        self.stack(class, look);
         self.publish(class);
         evicted
     }
@@ -398,8 +424,9 @@ impl Cache {
     }
 
     fn remove_oldest(&self, class: Class) -> Option<List> {
-        let list = self.remove_full(class, End::Oldest)?;
-        bump(&self.side(class).given, u64::from(list.len()));
+        let side = self.side(class);
+        let list = self.remove_full(side, side.target(), End::Oldest)?;
+        bump(&side.given, u64::from(list.len()));
         Some(list)
     }
 
@@ -446,7 +473,8 @@ impl Cache {
     #[inline(never)]
     pub(super) fn drain(&self, class: Class) -> Option<List> {
         let side = self.side(class);
-        let list = self.remove_full(class, End::Newest).unwrap_or_else(|| self.take_main(class));
+        let full = self.remove_full(side, side.target(), End::Newest);
+        let list = full.unwrap_or_else(|| self.take_main(class));
         bump(&side.given, u64::from(list.len()));
         self.publish(class);
         (!list.is_empty()).then_some(list)
@@ -572,12 +600,10 @@ impl Cache {
         2 * sum(Class::pages) + full + (RUN_BYTES >> page_shift)
     }
 
-    /// Says how many blocks of `class` the cache holds. Called on the slow paths, so what others see lags by less than a
-    /// list.
+    /// Says how many blocks `main` of `class` holds. Called on trips, so what others see lags by a list at the most.
     fn publish(&self, class: Class) {
         let (side, room) = (self.side(class), self.main(class).room.get().max(0) as u32);
-        let target = side.target();
-        side.held.store(target.saturating_sub(room) + side.len() * target, Relaxed);
+        side.main_held.store(side.target().saturating_sub(room), Relaxed);
     }
 
     /// Says what the cache holds of everything: for the owner, before it asks for statistics.
@@ -596,12 +622,11 @@ impl Cache {
     /// What the cache counted for `class`. Any thread may ask, with the registry's lock held.
     pub(super) fn counts(&self, class: Class) -> CacheCounts {
         let (bin, side) = (self.main(class), self.side(class));
-        let unnoticed = side.stolen.load(Relaxed).saturating_sub(side.noticed.load(Relaxed));
         CacheCounts {
             allocs: bin.allocs.load(Relaxed),
             taken: side.taken.load(Relaxed),
             given: side.given.load(Relaxed) + side.stolen.load(Relaxed),
-            held: u64::from(side.held.load(Relaxed)).saturating_sub(unnoticed),
+            held: u64::from(side.main_held.load(Relaxed) + side.full_blocks()),
             trips_in: side.trips_in.load(Relaxed),
             trips_out: side.trips_out.load(Relaxed),
             stowed: 0,

@@ -57,8 +57,8 @@ pub(super) struct Side {
     pub(super) slots: [Slot; SLOTS],
     pub(super) oldest: Cell<u32>,
     pub(super) newest: Cell<u32>,
-    /// Blocks in `main` and the full lists, when they were last counted.
-    pub(super) held: AtomicU32,
+    /// Blocks in `main`, when they were last counted.
+    pub(super) main_held: AtomicU32,
     /// Full lists there may be; from 1 to `SLOTS` once adopted.
     pub(super) limit: Cell<u32>,
     /// The fewest full lists since the last look.
@@ -66,9 +66,8 @@ pub(super) struct Side {
     /// Blocks received from below, and blocks handed down.
     pub(super) taken: AtomicU64,
     pub(super) given: AtomicU64,
-    /// Blocks that the purger took, and those of them that the owner has noticed: they are handed down, too.
+    /// Blocks that the purger took: they are handed down, too.
     pub(super) stolen: AtomicU64,
-    pub(super) noticed: AtomicU64,
     /// Trips to the depot for a list, and with one.
     pub(super) trips_in: AtomicU64,
     pub(super) trips_out: AtomicU64,
@@ -79,7 +78,7 @@ impl Side {
         pub(super) fn new() -> Self {
             Self {
                 target: AtomicU32::new(0),
-                held: AtomicU32::new(0),
+                main_held: AtomicU32::new(0),
                 slots: array_of!(Slot::new()),
                 oldest: Cell::new(0),
                 newest: Cell::new(0),
@@ -88,7 +87,6 @@ impl Side {
                 taken: AtomicU64::new(0),
                 given: AtomicU64::new(0),
                 stolen: AtomicU64::new(0),
-                noticed: AtomicU64::new(0),
                 trips_in: AtomicU64::new(0),
                 trips_out: AtomicU64::new(0),
             }
@@ -108,8 +106,14 @@ impl Side {
         &self.slots[at as usize % SLOTS]
     }
 
+    /// Blocks in the full lists that are there. Any thread may ask.
+    #[inline(never)]
+    pub(super) fn full_blocks(&self) -> u32 {
+        self.slots.iter().filter(|slot| !slot.is_empty()).count() as u32 * self.target()
+    }
+
     /// Empties the slot at one end of the ring; `None` if the purger has come before.
-    pub(super) fn remove(&self, end: End) -> Option<List> {
+    pub(super) fn remove(&self, end: End, target: u32) -> Option<List> {
         let at = match end {
             End::Oldest => self.oldest.replace(self.oldest.get().wrapping_add(1)),
             End::Newest => {
@@ -118,7 +122,7 @@ impl Side {
             }
         };
         self.low.set(self.low.get().min(self.len()));
-        self.slot(at).take(self.target())
+        self.slot(at).take(target)
     }
 
     pub(super) fn append(&self, list: List, look: u32) {

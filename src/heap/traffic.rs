@@ -79,6 +79,18 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         cache.pop(class).map_or(null_mut(), Block::as_ptr)
     }
 
+    /// The first thing to do on the slow path of free: pushes `block` on an empty `main`, if the one that is full may stay
+    /// beside it. The heap need not be open.
+    #[inline]
+    pub(crate) fn stack(&self, cache: &Cache, class: Class, block: Block) -> bool {
+        let stacked = !twin::is(Twin::G2) && cache.stack_within_limit(class, self.looks.load(Relaxed));
+        if stacked {
+            self.have_looked_after(cache);
+            cache.put(class, block);
+        }
+        stacked
+    }
+
     /// The slow path of free: `main` of `class` is full.
     #[cold]
     #[inline(never)]
