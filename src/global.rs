@@ -15,7 +15,20 @@ use core::ptr::{NonNull, null_mut};
 pub(crate) static ENGINE: Engine<Mmap, Spin> = Engine::new(Mmap::new());
 
 /// What stands between the users and the engine.
+#[cfg(not(feature = "valgrind"))]
 type Front<'a> = Process<'a>;
+#[cfg(feature = "valgrind")]
+type Front<'a> = crate::watch::Watched<Process<'a>>;
+
+/// The front before the heap of the process.
+#[cfg(not(feature = "valgrind"))]
+const fn front(process: Process<'_>) -> Front<'_> {
+    process
+}
+#[cfg(feature = "valgrind")]
+const fn front(process: Process<'_>) -> Front<'_> {
+    crate::watch::Watched(process)
+}
 
 /// The global allocator.
 ///
@@ -77,7 +90,7 @@ impl Stratalloc {
     pub fn collect() {
         if ENGINE.is_open() {
             Self::thread_park();
-            ENGINE.collect();
+            thread::unwatched(|| ENGINE.collect());
         }
     }
 
@@ -87,7 +100,7 @@ impl Stratalloc {
         thread::with_cache(|cache| {
             if cache.is_live() {
                 // SAFETY: the cache is this thread's, and attached.
-                unsafe { ENGINE.through(cache) }.park();
+                thread::unwatched(|| unsafe { ENGINE.through(cache) }.park());
             }
         });
     }
@@ -95,12 +108,12 @@ impl Stratalloc {
     /// Bytes that a block for `layout` really has, all of them usable; 0 if `layout` is beyond every heap. O(1).
     #[must_use]
     pub fn usable_size(layout: Layout) -> usize {
-        ENGINE.usable_size(layout)
+        front(Process(&Config::new())).usable_size(layout)
     }
 
     #[inline(always)]
     const fn front(&self) -> Front<'_> {
-        Process(&self.config)
+        front(Process(&self.config))
     }
 }
 

@@ -96,6 +96,7 @@
 //! - `fine-classes`: four size classes per doubling in place of one, and up to 3,584 bytes in place of 2,048: less memory,
 //!   somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
+//! - `valgrind`: valgrind's memcheck knows the blocks.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
     any(loom, not(feature = "std")),
@@ -130,6 +131,8 @@ mod sync;
 #[cfg(all(feature = "std", not(loom)))]
 mod thread;
 mod twin;
+#[cfg(all(feature = "valgrind", not(loom)))]
+mod watch;
 
 pub use config::{Config, HugePages, Purge};
 #[cfg(all(feature = "std", not(loom)))]

@@ -152,6 +152,13 @@ impl<T, L: RawLock> Locked<T, L> {
         result
     }
 
+    /// For models: reads the value as a forked child does, in whose process the locks are held.
+    #[cfg(all(test, loom))]
+    pub(crate) fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        // SAFETY: the caller holds the lock; loom checks it.
+        self.value.with(|value| look(unsafe { &*value }))
+    }
+
     /// Takes the lock and keeps it: for fork.
     #[inline(never)]
     pub(crate) fn hold(&self) {

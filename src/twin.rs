@@ -24,6 +24,10 @@ pub(crate) enum Twin {
     G13 = 13,
     /// The idle bound is not kept.
     G14 = 14,
+    /// A leaf of the page map takes the place of another thread's.
+    Leaf = 101,
+    /// An opened heap is not published.
+    Open = 102,
 }
 
 #[cfg(not(test))]
@@ -34,7 +38,7 @@ pub(crate) const fn is(_: Twin) -> bool {
 
 #[cfg(test)]
 pub(crate) use switch::is;
-#[cfg(all(test, feature = "std", not(loom)))]
+#[cfg(all(test, feature = "std"))]
 pub(crate) use switch::set;
 
 /// A list on its way out of the depot.
@@ -46,7 +50,7 @@ pub(crate) fn shorten(mut list: List) -> List {
     list
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod switch {
     use super::Twin;
     use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -60,5 +64,24 @@ mod switch {
 
     pub(crate) fn set(row: u8) {
         BROKEN.store(row, Relaxed);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod switch {
+    use super::Twin;
+    use core::cell::Cell;
+
+    std::thread_local! {
+        /// The number of the broken promise, 0 for none: of a model, all of whose threads are one thread of the system's.
+        static BROKEN: Cell<u8> = const { Cell::new(0) };
+    }
+
+    pub(crate) fn is(twin: Twin) -> bool {
+        BROKEN.get() == twin as u8
+    }
+
+    pub(crate) fn set(row: u8) {
+        BROKEN.set(row);
     }
 }

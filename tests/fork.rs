@@ -11,6 +11,7 @@ use stratalloc::Stratalloc;
 #[global_allocator]
 static A: Stratalloc = Stratalloc::new();
 
+/// Forks beside busy threads, where `STRATALLOC_FORKS` does not say how many.
 const FORKS: usize = 200;
 const BUSY: usize = 8;
 /// A child that takes longer hangs; and its own child, so that none is left behind.
@@ -91,7 +92,8 @@ fn beside_busy_threads(threads: usize, body: impl FnOnce()) {
 #[test]
 fn g12_two_hundred_forks_beside_busy_threads() {
     beside_busy_threads(BUSY, || {
-        let wrong = (0..FORKS)
+        let forks = std::env::var("STRATALLOC_FORKS").map_or(FORKS, |forks| forks.parse().expect("a number"));
+        let wrong = (0..forks)
             .map(|at| (at, status_of_child(use_the_heap_in_two_generations)))
             .find(|(_, status)| *status != 0);
         assert_eq!(wrong, None, "(fork, status)");

@@ -12,6 +12,7 @@ const LEVELS: &[&[&str]] = &[
     &["heap/slab.rs", "heap/map.rs", "heap/depot.rs", "heap/hot.rs", "heap/cache.rs"],
     &["heap/bins.rs", "heap/granule.rs", "heap/run.rs"],
     &["heap/", "stats.rs"],
+    &["watch.rs"],
     &["global.rs", "thread.rs", "object/"],
     &["lib.rs", "models.rs"],
 ];
@@ -23,12 +24,14 @@ const DOORS: &[(&str, &[&str])] = &[
     ("last_words(", &["os/", "fatal.rs", "lock.rs"]),
     ("abort(", &["os/", "fatal.rs", "lock.rs"]),
     ("spin::", &["lock.rs"]),
-    ("thread_local!", &["thread.rs", "lock.rs", "object/"]),
+    ("thread_local!", &["thread.rs", "lock.rs", "object/", "twin.rs"]),
     ("static ", &["global.rs", "thread.rs", "object/", "os/", "twin.rs", "lock.rs", "lib.rs"]),
     (
         "feature = ",
         &[
             "lib.rs",
+            "global.rs",
+            "thread.rs",
             "os/mod.rs",
             "os/unix.rs",
             "os/agent.rs",

@@ -11,7 +11,9 @@ use super::class::CLASSES;
 use super::slab::SlabRef;
 use crate::fatal::{Fatal, die};
 use crate::os::{Source, Span};
-use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Relaxed, Release};
+use crate::sync::mapped::AtomicU64;
+use crate::sync::{self, AcqRel, Acquire, AtomicPtr, AtomicU32, AtomicUsize, Relaxed, Release};
+use crate::twin::{self, Twin};
 use core::cell::Cell;
 use core::ptr::{NonNull, null_mut};
 
@@ -179,9 +181,10 @@ impl Map {
         let leaf_pages = if pages <= ONE_LEAF { pages } else { LEAF_PAGES };
         let leaves = pages.div_ceil(leaf_pages);
         let bytes = leaves * size_of::<AtomicPtr<u8>>();
-        let Some(root) = source.records(bytes) else {
+        let Some(memory) = source.records(bytes) else {
             return false;
         };
+        let root = sync::null_pointers(memory, leaves);
         self.origin.store(window.at, Relaxed);
         self.page_shift.store(shift, Relaxed);
         self.grain.store((source.huge_bytes() >> shift) as u32, Relaxed);
@@ -189,7 +192,7 @@ impl Map {
         self.leaf_pages.store(leaf_pages, Relaxed);
         self.leaves.store(leaves, Relaxed);
         // Release: publishes the six above to who finds the root, in `leaf`.
-        self.root.store(root.as_ptr().cast(), Release);
+        self.root.store(root.as_ptr(), Release);
         leaves > 1 && source.grows_again() || (0..leaves).all(|leaf| self.make_leaf(leaf, source))
     }
 
@@ -301,6 +304,9 @@ impl Map {
         };
         // Release: publishes the zeroed leaf; pairs with the loads of the slot. If another thread was faster its leaf
         // is used, and this one's untouched addresses stay spare.
+        if twin::is(Twin::Leaf) {
+            slot.store(made.as_ptr(), Release);
+        }
         let _ = slot.compare_exchange(null_mut(), made.as_ptr(), AcqRel, Acquire);
         true
     }
@@ -502,3 +508,7 @@ impl Map {
 
 static_assertions::const_assert!(FREE_BYTES.is_multiple_of(8));
 static_assertions::const_assert!(CLASSES < 64);
+
+#[cfg(all(test, loom))]
+#[path = "map_loom_tests.rs"]
+mod loom_tests;

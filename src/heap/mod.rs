@@ -55,6 +55,17 @@ use run::Runs;
 use slab::Slabs;
 use traffic::Records;
 
+/// Plays steps on the page runs alone, against their model, in granules of `grain` pages (none for 0); panics where the two
+/// differ. For fuzzers.
+#[cfg(fuzzing)]
+pub fn play_on_runs(grain: u32, steps: impl Iterator<Item = [u8; 4]>) {
+    let mut bench = run::model::Bench::new(grain);
+    for step in steps {
+        bench.play(run::model::Op::decode(step));
+        bench.audit();
+    }
+}
+
 /// What the models drive.
 #[cfg(all(test, loom))]
 pub(crate) mod model {
@@ -199,7 +210,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             }
             let opened = self.map.open(&self.source);
             // Release: publishes the settings and the map.
-            self.phase.store(if opened { OPEN } else { CLOSED }, Release);
+            let order = if twin::is(Twin::Open) { Relaxed } else { Release };
+            self.phase.store(if opened { OPEN } else { CLOSED }, order);
             return opened;
         }
         true
@@ -517,3 +529,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;

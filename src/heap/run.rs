@@ -316,6 +316,14 @@ fn dirty_tail(map: &Map, run: Stretch, want: u32, dirty: u32, step: u32) -> (Str
     (Stretch { first: run.first + run.pages - pages, pages }, found)
 }
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[path = "run_model_tests.rs"]
+pub(crate) mod model;
+
 #[cfg(all(test, not(loom)))]
 #[path = "run_tests.rs"]
 mod tests;
+
+#[cfg(all(test, loom))]
+#[path = "run_loom_tests.rs"]
+mod loom_tests;

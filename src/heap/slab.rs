@@ -616,3 +616,7 @@ pub(crate) fn chain(mut at: Option<SlabRef>) -> impl Iterator<Item = SlabRef> {
         Some(slab)
     })
 }
+
+#[cfg(all(test, loom))]
+#[path = "slab_loom_tests.rs"]
+mod loom_tests;

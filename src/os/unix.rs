@@ -300,6 +300,8 @@ pub(crate) fn rest() {
 
 /// Lets another thread run.
 pub(crate) fn yield_now() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
     // SAFETY: no preconditions; it cannot fail on the systems we know.
     let _ = unsafe { libc::sched_yield() };
 }

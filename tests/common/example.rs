@@ -23,8 +23,10 @@ fn build(name: &str, profile: &Path) {
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
-    if cfg!(feature = "fine-classes") {
-        cargo.args(["--features", "fine-classes"]);
+    for (on, feature) in [(cfg!(feature = "fine-classes"), "fine-classes"), (cfg!(feature = "valgrind"), "valgrind")] {
+        if on {
+            cargo.args(["--features", feature]);
+        }
     }
     assert!(cargo.status().expect("cargo runs").success(), "example {name} does not build");
 }

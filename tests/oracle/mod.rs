@@ -238,6 +238,11 @@ impl<B: Blocks> Oracle<B> {
         Some(live)
     }
 
+    /// The size of a live block, if there is one.
+    pub fn size(&self, index: usize) -> Option<usize> {
+        Some(self.live[index.checked_rem(self.live.len())?].layout.size())
+    }
+
     /// Owns `live` from now on.
     pub fn adopt(&mut self, live: Live) {
         self.claim(&live);
