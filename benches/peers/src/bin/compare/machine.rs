@@ -1,6 +1,8 @@
 //! The machine: what it is, in one line (processor, cores, kernel, C library, compiler, date), and how its memory is made
 //! ready for a run.
 
+#![allow(clippy::disallowed_methods, reason = "it maps memory only to touch it")]
+
 use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
