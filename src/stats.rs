@@ -43,7 +43,7 @@ pub struct ClassStats {
     pub target: u32,
     /// Blocks handed out.
     pub allocs: u64,
-    /// Blocks taken back. While other threads live this lags, or leads, by less than a list for each of them.
+    /// Blocks taken back. While other threads live this lags, or leads, by a list for each of them at the most.
     pub frees: u64,
     /// Blocks in thread caches now.
     pub cached: u64,

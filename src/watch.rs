@@ -87,12 +87,13 @@ pub(crate) struct Watched<B>(pub(crate) B);
 
 /// `layout` with room for what nobody may touch; `None` if it is beyond every heap.
 fn padded(layout: Layout) -> Option<Layout> {
-    Layout::from_size_align(layout.size().checked_add(REDZONE)?, layout.align()).ok()
+    Layout::from_size_align(layout.size().max(1).checked_add(REDZONE)?, layout.align()).ok()
 }
 
 impl<B: Blocks> Watched<B> {
-    /// Tells of a fresh block of `size` bytes, followed by its redzone.
-    fn enter(block: *mut u8, size: usize, zeroed: bool) -> *mut u8 {
+    /// Tells of a fresh block for `layout`, followed by its redzone. Size 0 is watched like size 1.
+    fn enter(block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
+        let size = layout.size().max(1);
         if !block.is_null() {
             request(MALLOC_LIKE, [block as usize, size, 0, usize::from(zeroed)]);
             request(NO_ACCESS, [block as usize + size, REDZONE, 0, 0]);
@@ -111,7 +112,7 @@ unsafe impl<B: Blocks> Blocks for Watched<B> {
         }
         let Some(larger) = padded(layout) else { return null_mut() };
         // SAFETY: any layout may be asked for.
-        Self::enter(quietly(|| unsafe { self.0.alloc(larger) }), layout.size(), false)
+        Self::enter(quietly(|| unsafe { self.0.alloc(larger) }), layout, false)
     }
 
     #[inline]
@@ -122,7 +123,7 @@ unsafe impl<B: Blocks> Blocks for Watched<B> {
         }
         let Some(larger) = padded(layout) else { return null_mut() };
         // SAFETY: any layout may be asked for.
-        Self::enter(quietly(|| unsafe { self.0.alloc_zeroed(larger) }), layout.size(), true)
+        Self::enter(quietly(|| unsafe { self.0.alloc_zeroed(larger) }), layout, true)
     }
 
     #[inline]

@@ -230,7 +230,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// they did. O(classes × threads).
     ///
     /// `cache` is the caller's own, if it has one: its figures are of this moment, those of other threads' caches lag by
-    /// less than a list of each class.
+    /// a list of each class at the most.
     pub fn stats(&self, cache: Option<&Cache>) -> Stats {
         if let Some(cache) = cache {
             cache.publish_all();

@@ -2,11 +2,12 @@
 //!
 //! Beside its reserve a thread has a place for one run. When it has taken the same run from the reserve twice in a row, it
 //! opens the place for that run, which from then on comes and goes by an exchange, without a lock and without a look into
-//! the map. The owner alone opens the place and uses it. Whoever needs memory closes it, under the registry's lock, and so
-//! does the purger if it was not used from one look to the next; the run, if it is there, goes to the runs.
+//! the map. The owner alone opens the place and uses it. Whoever needs memory closes it, and so does the purger if it was not
+//! used from one look to the next; the run, if it is there, goes to the runs.
 //!
 //! As in a reserve, the run is in use for the map, but as `Entry::Kept`, and its pages are granted: from when the place is
-//! opened until it is closed, whether the run is there or not.
+//! opened until it is closed, whether the run is there or not. Opening, closing and the grant that goes with them are one
+//! section of the registry's lock, so that a fork never comes between them.
 
 use super::map::{Entry, EntryRef, Page};
 use crate::fatal::{Fatal, die};
@@ -34,7 +35,7 @@ pub(super) struct Hot {
     /// Runs handed out, and runs taken back.
     allocs: AtomicU64,
     frees: AtomicU64,
-    /// What `allocs` was at the purger's last look.
+    /// What `uses` was at the purger's last look.
     seen: AtomicU64,
 }
 
@@ -124,23 +125,31 @@ impl Hot {
         self.last.replace(first) == first
     }
 
-    /// By the owner: whether the place is open for the run at `run`.
-    pub(super) fn is_for(&self, run: usize) -> bool {
-        self.state.load(Relaxed) != CLOSED && self.at.load(Relaxed) == run
+    /// Whether the place is open for the run of `pages` pages at `run`.
+    pub(super) fn is_for(&self, run: usize, pages: u32) -> bool {
+        let state = self.state.load(Relaxed);
+        state != CLOSED && state >> PAGES_SHIFT == u64::from(pages) && self.at.load(Relaxed) == run
     }
 
-    /// By the owner, which has closed it: opens it for the run at `run`, which is in use.
+    /// Whether the run at `run` is here.
+    pub(super) fn has(&self, run: usize) -> bool {
+        self.pages() > 0 && self.at.load(Relaxed) == run
+    }
+
+    /// By the owner, which has closed it, with the registry's lock: opens it for the run at `run`, which is in use. That
+    /// counts as a use.
     pub(super) fn open(&self, run: usize, entry: EntryRef, pages: u32) {
         self.at.store(run, Relaxed);
         self.entry.set(Some(entry));
+        self.seen.store(self.uses().wrapping_sub(1), Relaxed);
         // Release: publishes the address; pairs with `close`.
         self.state.store(state(u64::from(pages), OUT), Release);
     }
 
     /// By anybody, with the registry's lock: closes it; `None` if it was closed.
     pub(super) fn close(&self) -> Option<Closed> {
-        // Acquire: pairs with `open` and `put`. The address stays what it is until the place is closed, which nobody else
-        // does now.
+        // Acquire: pairs with `open` and `put`. The address stays what it is: the owner opens the place anew only with the
+        // lock that the caller holds.
         let was = self.state.swap(CLOSED, Acquire);
         let run = (was & HERE != 0).then(|| self.at.load(Relaxed));
         (was != CLOSED).then_some(Closed { pages: (was >> PAGES_SHIFT) as u32, run })
@@ -157,14 +166,19 @@ impl Hot {
         KeptCounts { allocs: self.allocs.load(Relaxed), frees: self.frees.load(Relaxed), pages: self.pages() }
     }
 
+    /// How often the run came or went.
+    fn uses(&self) -> u64 {
+        self.allocs.load(Relaxed).wrapping_add(self.frees.load(Relaxed))
+    }
+
     /// By the purger: whether the place was not used since the look before, and is empty or may be `emptied`.
     pub(super) fn is_unused(&self, emptied: bool) -> bool {
-        self.allocs.load(Relaxed) == self.seen.load(Relaxed) && (emptied || self.pages() == 0)
+        self.uses() == self.seen.load(Relaxed) && (emptied || self.pages() == 0)
     }
 
     /// By the purger: says that it has looked.
     pub(super) fn note_look(&self) {
-        self.seen.store(self.allocs.load(Relaxed), Relaxed);
+        self.seen.store(self.uses(), Relaxed);
     }
 }
 

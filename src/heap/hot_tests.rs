@@ -111,9 +111,9 @@ fn a_look_closes_it_if_it_was_not_used_since_the_one_before() {
         // SAFETY: any layout may be asked for.
         let run = unsafe { heap.alloc(of(PAGES)) };
         engine.close_unused_hot();
-        assert!(cache.hot().is_for(run as usize), "used since the last look");
+        assert!(cache.hot().is_for(run as usize, PAGES as u32), "used since the last look");
         engine.close_unused_hot();
-        assert!(!cache.hot().is_for(run as usize), "and now no more");
+        assert!(!cache.hot().is_for(run as usize, PAGES as u32), "and now no more");
         // SAFETY: allocated above.
         unsafe { heap.dealloc(run, of(PAGES)) };
         assert_eq!(cache.hot().pages(), 0, "it went elsewhere");
@@ -126,5 +126,77 @@ fn a_look_leaves_its_run_while_not_too_much_is_retained() {
         pairs(&through(engine, cache), of(PAGES), 10);
         (0..3).for_each(|_| assert_eq!(engine.close_unused_hot(), 0));
         assert_eq!(cache.hot().pages(), PAGES);
+    });
+}
+
+#[test]
+fn a_place_that_was_just_opened_is_not_closed_by_a_look() {
+    with_heap(|engine, cache| {
+        let heap = through(engine, cache);
+        engine.close_unused_hot();
+        // SAFETY: any layout may be asked for.
+        let run = (0..20).map(|_| unsafe { heap.alloc(of(PAGES)) }).find(|run| {
+            let is_open = cache.hot().is_for(*run as usize, PAGES as u32);
+            if !is_open {
+                // SAFETY: allocated above.
+                unsafe { heap.dealloc(*run, of(PAGES)) };
+            }
+            is_open
+        });
+        let run = run.expect("it is opened after a few turns");
+        engine.close_unused_hot();
+        assert!(cache.hot().is_for(run as usize, PAGES as u32), "opened since the last look");
+        // SAFETY: allocated above.
+        unsafe { heap.dealloc(run, of(PAGES)) };
+    });
+}
+
+#[test]
+fn a_look_at_empty_places_names_no_pages() {
+    with_heap(|engine, cache| {
+        let heap = through(engine, cache);
+        pairs(&heap, of(PAGES), 10);
+        // SAFETY: any layout may be asked for.
+        let run = unsafe { heap.alloc(of(PAGES)) };
+        let pages: usize = (0..3).map(|_| engine.close_unused_hot()).sum();
+        assert_eq!((pages, engine.tally.granted_pages()), (0, 0), "its grant is gone, and there was no run");
+        // SAFETY: allocated above.
+        unsafe { heap.dealloc(run, of(PAGES)) };
+    });
+}
+
+#[test]
+fn a_run_of_another_length_at_the_same_address_takes_the_place() {
+    with_heap(|engine, cache| {
+        let heap = through(engine, cache);
+        pairs(&heap, of(PAGES), 10);
+        // SAFETY: any layout may be asked for.
+        let run = unsafe { heap.alloc(of(PAGES)) };
+        // SAFETY: allocated above for the layout.
+        let cut = unsafe { heap.realloc(run, of(PAGES), of(PAGES / 2).size()) };
+        assert_eq!(cut, run, "it is cut where it is");
+        // SAFETY: a run of that length, freed once.
+        unsafe { heap.dealloc(cut, of(PAGES / 2)) };
+        pairs(&heap, of(PAGES / 2), 10);
+        assert_eq!(cache.hot().pages(), PAGES / 2);
+    });
+}
+
+#[test]
+fn a_run_before_it_grows_into_it() {
+    with_heap(|engine, cache| {
+        let heap = through(engine, cache);
+        // SAFETY: any layout may be asked for.
+        let both = unsafe { heap.alloc(of(2 * PAGES)) };
+        // SAFETY: allocated above. What is cut off is the best fit for what follows.
+        let before = unsafe { heap.realloc(both, of(2 * PAGES), of(PAGES).size()) };
+        pairs(&heap, of(PAGES), 10);
+        let kept = cache.hot().at.load(crate::sync::Relaxed);
+        assert_eq!(kept, before as usize + of(PAGES).size(), "side by side");
+        // SAFETY: allocated above for the layout.
+        let grown = unsafe { heap.realloc(before, of(PAGES), of(2 * PAGES).size()) };
+        assert_eq!((grown, cache.hot().pages()), (before, 0));
+        // SAFETY: as above, for its new size.
+        unsafe { heap.dealloc(grown, of(2 * PAGES)) };
     });
 }

@@ -34,7 +34,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     #[inline(always)]
     fn keepable(&self, layout: Layout) -> Option<u32> {
         let shift = self.map.page_shift();
-        let pages = (layout.size().wrapping_sub(1) >> shift) + 1;
+        let pages = (layout.size().wrapping_sub(1) >> shift).wrapping_add(1);
         let short = pages.wrapping_sub(PAGE_LISTS + 1);
         (short < (LONGEST >> shift) - PAGE_LISTS && self.source.grows_again()).then_some(pages as u32)
     }
@@ -78,10 +78,16 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Gives the kept run that begins with `first`, if one does, back to the runs: a run before it is to grow.
     pub(crate) fn uproot(&self, first: Page) -> bool {
-        let is_kept = matches!(self.map.entry(first), Entry::Kept(_));
-        let find = || self.reserves.iter().find_map(|reserve| reserve.with(|reserve| reserve.uproot(&self.map, first)));
-        let run = if is_kept { find() } else { None };
-        run.map(|run| self.give_runs_back(&[run])).is_some()
+        if !matches!(self.map.entry(first), Entry::Kept(_)) {
+            return false;
+        }
+        let mut reserves = self.reserves.iter();
+        let run = reserves.find_map(|reserve| reserve.with(|reserve| reserve.uproot(&self.map, first)));
+        match run {
+            Some(run) => self.give_runs_back(&[run]),
+            None => return self.close_hot_if(|hot| hot.has(self.map.address_of(first))).count() > 0,
+        }
+        true
     }
 
     /// Gives all runs of a thread's reserve back.
@@ -134,7 +140,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     #[inline(always)]
     fn pages_of_long(&self, layout: Layout) -> u64 {
-        (layout.size().wrapping_sub(1) >> self.map.page_shift()) as u64 + 1
+        ((layout.size().wrapping_sub(1) >> self.map.page_shift()) as u64).wrapping_add(1)
     }
 
     /// After a run was taken from the thread's reserve: opens the place for it if it was the one before, too.
@@ -152,53 +158,66 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let Some(entry) = self.map.entry_ref(run.first) else {
             return;
         };
-        if hot.is_for(at) {
+        if hot.is_for(at, run.pages) {
             return;
         }
         self.close_hot(cache);
         // What the reserve was granted for this run is granted to the place.
         self.cut_allowance(self.reserve(cache));
-        if self.tally.grant(run.pages, self.allowed_pages()) {
-            hot.open(at, entry, run.pages);
+        let allowed = self.allowed_pages();
+        let opened = self.registry.with(|_| {
+            let granted = self.tally.grant(run.pages, allowed);
+            if granted {
+                hot.open(at, entry, run.pages);
+            }
+            granted
+        });
+        if opened {
             self.keep_idle_bound();
         }
     }
 
     /// Closes the place of a thread.
     pub(super) fn close_hot(&self, cache: &Cache) {
-        if let Some(closed) = self.registry.with(|_| cache.hot().close()) {
-            self.settle(closed);
-        }
+        let closed = self.registry.with(|_| self.close_with_lock(cache.hot()));
+        closed.into_iter().for_each(|closed| self.settle(closed));
     }
 
     /// Closes all places; false if none was open.
     pub(super) fn close_all_hot(&self) -> bool {
-        self.close_hot_if(|_| true) > 0
+        self.close_hot_if(|_| true).count() > 0
     }
 
     /// The purger's look at the places: those nobody has used since the look before are closed, those with a run only while
     /// too much is retained. Returns the pages of the runs.
     pub(super) fn close_unused_hot(&self) -> usize {
-        let pages = self.close_hot_if(|hot| hot.is_unused(self.tally.retained_pages() > self.allowed_pages()));
+        let closed = self.close_hot_if(|hot| hot.is_unused(self.tally.retained_pages() > self.allowed_pages()));
+        let pages = closed.filter(|closed| closed.run.is_some()).map(|closed| closed.pages as usize).sum();
         self.registry.with(|registry| registry.caches().for_each(|cache| cache.hot().note_look()));
         pages
     }
 
-    /// Closes the places that `wanted` names; returns the pages of their grants.
-    fn close_hot_if(&self, wanted: impl Fn(&Hot) -> bool) -> usize {
-        let close = |cache: &Cache| if wanted(cache.hot()) { cache.hot().close() } else { None };
-        let next = || self.registry.with(|registry| registry.caches().find_map(close));
-        core::iter::from_fn(next).map(|closed| self.settle(closed)).sum()
+    /// Closes the places that `wanted` names, one with each step.
+    fn close_hot_if(&self, wanted: impl Fn(&Hot) -> bool) -> impl Iterator<Item = Closed> {
+        core::iter::from_fn(move || {
+            let close = |cache: &Cache| if wanted(cache.hot()) { self.close_with_lock(cache.hot()) } else { None };
+            let closed = self.registry.with(|registry| registry.caches().find_map(close))?;
+            self.settle(closed);
+            Some(closed)
+        })
     }
 
-    /// Takes a closed place's grant back, and gives its run to the runs. Returns the pages of the grant.
-    fn settle(&self, closed: Closed) -> usize {
-        self.tally.withdraw_grant(closed.pages);
+    /// With the registry's lock: closes a place, and takes its grant back.
+    fn close_with_lock(&self, hot: &Hot) -> Option<Closed> {
+        hot.close().inspect(|closed| self.tally.withdraw_grant(closed.pages))
+    }
+
+    /// Gives the run of a closed place, if it was there, to the runs.
+    fn settle(&self, closed: Closed) {
         if let Some(run) = closed.run {
             let run = Stretch { first: self.map.page_of(run), pages: closed.pages };
             self.map.set(run.first, Entry::Run(run.pages));
             self.give_runs_back(&[run]);
         }
-        closed.pages as usize
     }
 }

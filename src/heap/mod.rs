@@ -407,7 +407,10 @@ unsafe impl<S: Source, L: RawLock> Blocks for Attached<'_, S, L> {
                 Some(block) => block.as_ptr(),
                 None => self.engine.refill(self.cache, class),
             },
-            None => self.engine.alloc_beyond(self.cache, layout, false),
+            None => match self.engine.pop_run(self.cache, layout) {
+                Some(run) => run,
+                None => self.engine.alloc_beyond(self.cache, layout, false),
+            },
         }
     }
 

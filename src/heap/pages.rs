@@ -95,9 +95,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// A run that has no list: of the thread's reserve, or from the runs.
     fn alloc_long(&self, cache: &Cache, layout: Layout, pages: u32, zeroed: bool) -> *mut u8 {
-        if !zeroed && let Some(run) = self.take_hot(cache, layout) {
-            return run;
-        }
         if self.may_be_kept(pages)
             && !(zeroed && pages as usize >= self.sparse_pages())
             && let Some(first) = self.take_kept(cache, pages, layout.align())
