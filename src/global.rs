@@ -255,7 +255,7 @@ fn spill(block: Block, class: Class, front: Process<'_>) {
         if cache.is_fresh() && thread::begin(cache, front.0) && cache.push(class, block) {
             return;
         }
-        ENGINE.spill(cache, class, block);
+        ENGINE.spill_beyond(cache, class, block);
     });
 }
 

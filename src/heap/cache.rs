@@ -360,13 +360,8 @@ impl Cache {
         self.main(class).room.set(room as i32);
     }
 
-    /// After a push without room: makes `main`, which is full, a full list beside it, at look `look` of the purger's, and
-    /// returns the list that must leave for that, if one must.
-    pub(super) fn make_room(&self, class: Class, look: u32) -> Option<List> {
-        if self.stack_within_limit(class, look) { None } else { self.make_room_beyond(class, look) }
-    }
-
-    /// After a push without room: makes `main`, which is full, a full list beside it, if no list must leave for that.
+    /// After a push without room: makes `main`, which is full, a full list beside it, at look `look` of the purger's, if no
+    /// list must leave for that.
     #[inline]
     pub(super) fn stack_within_limit(&self, class: Class, look: u32) -> bool {
         let side = self.side(class);
@@ -387,9 +382,8 @@ impl Cache {
         side.append(List::from_parts(bin.head.take(), target), look);
     }
 
-    /// `make_room` where the class has as many full lists as it may.
-    #[inline(never)]
-    fn make_room_beyond(&self, class: Class, look: u32) -> Option<List> {
+    /// After `stack_within_limit`: does so all the same, and returns the list that must leave for that, if one must.
+    pub(super) fn make_room(&self, class: Class, look: u32) -> Option<List> {
         let side = self.side(class);
         let spent = self.full_blocks.get() >= self.full_blocks_max.get();
         if spent && side.len() > 1 {

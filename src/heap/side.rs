@@ -59,7 +59,7 @@ pub(super) struct Side {
     pub(super) newest: Cell<u32>,
     /// Blocks in `main`, when they were last counted.
     pub(super) main_held: AtomicU32,
-    /// Full lists there may be; from 1 to `SLOTS` once adopted.
+    /// Full lists there may be: from 1 to `SLOTS` while a heap has adopted the cache, else 0.
     pub(super) limit: Cell<u32>,
     /// The fewest full lists since the last look.
     pub(super) low: Cell<u32>,

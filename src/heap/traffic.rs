@@ -93,8 +93,16 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// The slow path of free: `main` of `class` is full.
     #[cold]
-    #[inline(never)]
     pub(crate) fn spill(&self, cache: &Cache, class: Class, block: Block) {
+        if !self.stack(cache, class, block) {
+            self.spill_beyond(cache, class, block);
+        }
+    }
+
+    /// `spill` after `stack` was of no use: no more full lists may stay, or there is no cache.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn spill_beyond(&self, cache: &Cache, class: Class, block: Block) {
         if !cache.is_live() {
             return self.free_uncached(cache, class, block);
         }
