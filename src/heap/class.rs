@@ -187,8 +187,8 @@ impl<T> PerClass<T> {
         Self(values)
     }
 
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
-        self.0.iter()
+    pub(crate) const fn as_slice(&self) -> &[T] {
+        &self.0
     }
 }
 

@@ -15,10 +15,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Before a fork: takes every lock.
     pub(crate) fn before_fork(&self) {
         self.registry.hold();
-        self.depots.iter().for_each(Locked::hold);
-        self.run_depots.iter().for_each(Locked::hold);
-        self.slabs.iter().for_each(Locked::hold);
-        self.reserves.iter().for_each(Locked::hold);
+        each(self.depots.as_slice(), Locked::hold);
+        each(&self.run_depots, Locked::hold);
+        each(self.slabs.as_slice(), Locked::hold);
+        each(&self.reserves, Locked::hold);
         self.runs.hold();
         self.records.hold();
     }
@@ -33,13 +33,13 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         // SAFETY: as above.
         unsafe { self.runs.let_go() };
         // SAFETY: as above.
-        self.reserves.iter().for_each(|reserve| unsafe { reserve.let_go() });
+        each(&self.reserves, |reserve| unsafe { reserve.let_go() });
         // SAFETY: as above.
-        self.slabs.iter().for_each(|slabs| unsafe { slabs.let_go() });
+        each(self.slabs.as_slice(), |slabs| unsafe { slabs.let_go() });
         // SAFETY: as above.
-        self.run_depots.iter().for_each(|depot| unsafe { depot.let_go() });
+        each(&self.run_depots, |depot| unsafe { depot.let_go() });
         // SAFETY: as above.
-        self.depots.iter().for_each(|depot| unsafe { depot.let_go() });
+        each(self.depots.as_slice(), |depot| unsafe { depot.let_go() });
         // SAFETY: as above.
         unsafe { self.registry.let_go() };
     }
@@ -57,6 +57,12 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.close_all_hot();
         self.registry.with(|registry| registry.keep_only(own));
     }
+}
+
+/// Does the same with each lock, in order. (A loop over a known number of them would be unrolled.)
+#[inline(never)]
+fn each<T, L>(locks: &[Locked<T, L>], what: fn(&Locked<T, L>)) {
+    locks.iter().for_each(what);
 }
 
 impl Registry {

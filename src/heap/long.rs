@@ -199,12 +199,15 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Closes the places that `wanted` names, one with each step.
     fn close_hot_if(&self, wanted: impl Fn(&Hot) -> bool) -> impl Iterator<Item = Closed> {
-        core::iter::from_fn(move || {
-            let close = |cache: &Cache| if wanted(cache.hot()) { self.close_with_lock(cache.hot()) } else { None };
-            let closed = self.registry.with(|registry| registry.caches().find_map(close))?;
-            self.settle(closed);
-            Some(closed)
-        })
+        core::iter::from_fn(move || self.close_next_hot(&wanted))
+    }
+
+    #[inline(never)]
+    fn close_next_hot(&self, wanted: &dyn Fn(&Hot) -> bool) -> Option<Closed> {
+        let close = |cache: &Cache| if wanted(cache.hot()) { self.close_with_lock(cache.hot()) } else { None };
+        let closed = self.registry.with(|registry| registry.caches().find_map(close))?;
+        self.settle(closed);
+        Some(closed)
     }
 
     /// With the registry's lock: closes a place, and takes its grant back.
@@ -213,6 +216,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Gives the run of a closed place, if it was there, to the runs.
+    #[inline(never)]
     fn settle(&self, closed: Closed) {
         if let Some(run) = closed.run {
             let run = Stretch { first: self.map.page_of(run), pages: closed.pages };
