@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::fatal::{Fatal, die};
+use crate::finding::Finding;
 use crate::heap::{Block, Blocks, Cache, Class, Engine};
 use crate::lock::Spin;
 use crate::os::Mmap;
@@ -103,6 +104,17 @@ impl Stratalloc {
                 thread::unwatched(|| unsafe { ENGINE.through(cache) }.park());
             }
         });
+    }
+
+    /// Audits the process heap beside whatever other threads do: the records of all layers, and the lists of free blocks of
+    /// the depot and of the calling thread. With the feature `malloc-debug` every word of a record has a copy, so that
+    /// whatever was written over it is found; without it, what contradicts itself. O(pages of the heap), under one lock after
+    /// another; it allocates nothing.
+    ///
+    /// # Errors
+    /// The first rule that does not hold. The heap is damaged then: nothing that it does is certain any more.
+    pub fn check() -> Result<(), Finding> {
+        thread::with_cache(|cache| thread::unwatched(|| ENGINE.check(cache.is_live().then_some(cache))))
     }
 
     /// Bytes that a block for `layout` really has, all of them usable; 0 if `layout` is beyond every heap. O(1).

@@ -96,6 +96,7 @@
 //! - `fine-classes`: four size classes per doubling in place of one, and up to 3,584 bytes in place of 2,048: less memory,
 //!   somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
+//! - `malloc-debug`: each word of a record has a copy; see [`heap::Attached::check`].
 //! - `valgrind`: valgrind's memcheck knows the blocks.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
@@ -119,6 +120,7 @@ compile_error!("stratalloc knows Linux and Android: it needs madvise(MADV_DONTNE
 
 mod config;
 mod fatal;
+mod finding;
 #[cfg(all(feature = "std", not(loom)))]
 mod global;
 pub mod heap;
@@ -135,6 +137,7 @@ mod twin;
 mod watch;
 
 pub use config::{Config, HugePages, Purge};
+pub use finding::{Finding, Layer};
 #[cfg(all(feature = "std", not(loom)))]
 pub use global::Stratalloc;
 #[cfg(all(feature = "allocator-api2", not(loom)))]

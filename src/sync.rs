@@ -1,7 +1,5 @@
 //! The door to atomics: the standard ones, or loom's when a model runs. No other file names them.
 
-use core::ptr::NonNull;
-
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 #[cfg(loom)]
@@ -41,18 +39,6 @@ macro_rules! array_of {
     };
 }
 pub(crate) use array_of;
-
-/// The null pointers that `memory`, which is zero and has room for `count` of them, holds.
-#[cfg(not(loom))]
-pub(crate) fn null_pointers(memory: NonNull<u8>, _count: usize) -> NonNull<AtomicPtr<u8>> {
-    memory.cast()
-}
-#[cfg(loom)]
-pub(crate) fn null_pointers(_memory: NonNull<u8>, count: usize) -> NonNull<AtomicPtr<u8>> {
-    let pointers: std::boxed::Box<[AtomicPtr<u8>]> =
-        (0..count).map(|_| AtomicPtr::new(core::ptr::null_mut())).collect();
-    NonNull::from(std::boxed::Box::leak(pointers)).cast()
-}
 
 /// Adds to a counter that only this thread writes.
 pub(crate) fn bump(counter: &AtomicU64, by: u64) {

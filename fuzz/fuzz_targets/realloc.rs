@@ -17,13 +17,26 @@ const LARGEST: usize = 12 << 20;
 #[derive(Arbitrary, Debug)]
 enum Step {
     /// A new block.
-    New { size: Size, align_log: u8, zeroed: bool },
+    New {
+        size: Size,
+        align_log: u8,
+        zeroed: bool,
+    },
     /// The block at an index gets another size.
-    Change { index: u8, size: Size },
+    Change {
+        index: u8,
+        size: Size,
+    },
     /// It gets some bytes more or less.
-    Nudge { index: u8, by: i8 },
+    Nudge {
+        index: u8,
+        by: i8,
+    },
     /// It gets several times its size.
-    Multiply { index: u8, by: u8 },
+    Multiply {
+        index: u8,
+        by: u8,
+    },
     Free(u8),
     Collect,
 }
@@ -42,7 +55,9 @@ fuzz_target!(|script: Script| {
             let size_at = |index: &u8| player.oracle.size(usize::from(*index)).unwrap_or(0);
             let op = match step {
                 Step::New { size, align_log, zeroed: false } => Op::Alloc(layout_of_code(size.decode(), *align_log)),
-                Step::New { size, align_log, zeroed: true } => Op::AllocZeroed(layout_of_code(size.decode(), *align_log)),
+                Step::New { size, align_log, zeroed: true } => {
+                    Op::AllocZeroed(layout_of_code(size.decode(), *align_log))
+                }
                 Step::Change { index, size } => Op::Realloc((*index).into(), size.decode()),
                 Step::Nudge { index, by } => {
                     Op::Realloc((*index).into(), size_at(index).saturating_add_signed(isize::from(*by)).min(LARGEST))

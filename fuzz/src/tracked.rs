@@ -20,6 +20,7 @@ impl Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         for span in self.spans.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            #[expect(clippy::disallowed_methods, reason = "what takes the heap's mappings away is no part of the heap")]
             // SAFETY: a mapping of the heap's, which is gone.
             let unmapped = unsafe { libc::munmap(span.at as *mut libc::c_void, span.bytes) };
             assert_eq!(unmapped, 0);

@@ -194,3 +194,6 @@ fn at_least(map: &Map, root: Page, top: u32, bound: u64) -> Option<(Page, u32)> 
     }
     split_key(best.min(least(map, greater)))
 }
+
+#[path = "bins_audit.rs"]
+mod audit;

@@ -681,3 +681,6 @@ impl CacheCounts {
         (frees as i64).max(0) as u64
     }
 }
+
+#[path = "cache_audit.rs"]
+mod audit;

@@ -10,6 +10,7 @@
 //! comes back when the array is empty.
 
 use super::class::CLASSES;
+use super::kept::Seal;
 use super::list::{Block, List};
 use core::ptr::NonNull;
 
@@ -39,6 +40,19 @@ type Heads = [Option<(Block, u32)>; LISTS];
 pub(crate) struct Chunk {
     lists: Heads,
     older: Option<ChunkRef>,
+    /// On `lists` and `older`.
+    seal: Seal,
+}
+
+impl Chunk {
+    /// The words to seal.
+    fn words(&self) -> impl Iterator<Item = u64> {
+        let lists = self.lists.iter().flat_map(|list| match *list {
+            Some((head, pages)) => [head.address() as u64, u64::from(pages)],
+            None => [0; 2],
+        });
+        lists.chain([self.older.map_or(0, |chunk| chunk.address() as u64)])
+    }
 }
 
 /// A chunk by its address. Chunks are never unmapped while their heap lives.
@@ -59,13 +73,27 @@ impl ChunkRef {
     pub(crate) unsafe fn create(at: NonNull<u8>) -> Self {
         let chunk = Self(at.cast());
         // SAFETY: the caller gives the memory.
-        unsafe { chunk.0.write(Chunk { lists: [None; LISTS], older: None }) };
+        unsafe { chunk.0.write(Chunk { lists: [None; LISTS], older: None, seal: Seal::none() }) };
+        chunk.write(|_| ());
         chunk
     }
 
-    fn with<R>(mut self, section: impl FnOnce(&mut Chunk) -> R) -> R {
+    fn address(self) -> usize {
+        self.0.as_ptr() as usize
+    }
+
+    fn with<R>(self, look: impl FnOnce(&Chunk) -> R) -> R {
+        // SAFETY: `create` wrote the chunk; the lock of its depot is held.
+        look(unsafe { self.0.as_ref() })
+    }
+
+    /// Lets `section` write the chunk.
+    fn write<R>(mut self, section: impl FnOnce(&mut Chunk) -> R) -> R {
         // SAFETY: `create` wrote the chunk; the lock of its depot is held, and `section` gets no other reference to it.
-        section(unsafe { self.0.as_mut() })
+        let chunk = unsafe { self.0.as_mut() };
+        let result = section(chunk);
+        chunk.seal.renew(|| chunk.words());
+        result
     }
 }
 
@@ -145,8 +173,8 @@ impl Depot {
         let Some(chunk) = self.spare else {
             return false;
         };
-        self.spare = chunk.with(|memory| memory.older.take());
-        chunk.with(|memory| (memory.lists, memory.older) = (self.lists, self.older));
+        self.spare = chunk.with(|memory| memory.older);
+        chunk.write(|memory| (memory.lists, memory.older) = (self.lists, self.older));
         self.older = Some(chunk);
         self.len = 0;
         true
@@ -155,7 +183,7 @@ impl Depot {
     /// Lets the newest chunk be the array, which is empty.
     fn move_in(&mut self) -> Option<()> {
         let chunk = self.older?;
-        chunk.with(|memory| {
+        chunk.write(|memory| {
             self.lists = memory.lists;
             self.older = core::mem::replace(&mut memory.older, self.spare);
         });
@@ -166,7 +194,7 @@ impl Depot {
 
     /// Adds an empty chunk.
     pub(crate) fn add_chunk(&mut self, chunk: ChunkRef) {
-        chunk.with(|memory| memory.older = self.spare);
+        chunk.write(|memory| memory.older = self.spare);
         self.spare = Some(chunk);
     }
 
@@ -227,6 +255,9 @@ impl Depot {
         u64::from(self.count) * u64::from(target) + u64::from(self.odd.len())
     }
 }
+
+#[path = "depot_audit.rs"]
+mod audit;
 
 #[cfg(all(test, not(loom)))]
 #[path = "depot_tests.rs"]

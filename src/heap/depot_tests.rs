@@ -150,3 +150,32 @@ fn g3_odd_blocks_count_beside_the_lists() {
     assert_eq!(odd, [first, first + BLOCK, first + 2 * BLOCK]);
     assert_eq!((depot.pages(), depot.blocks(TARGET)), (PAGES, u64::from(TARGET)));
 }
+
+/// A byte of a full chunk that something has written over.
+#[cfg(feature = "malloc-debug")]
+#[test]
+fn d7_a_changed_byte_of_a_chunk_is_named() {
+    use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+    let (mut memory, mut depot) = (Memory::new(), Depot::EMPTY);
+    let chunk = memory.chunk();
+    depot.add_chunk(chunk);
+    for _ in 0..=LISTS {
+        assert!(depot.put(memory.list(TARGET).0, PAGES, u32::MAX).is_ok());
+    }
+    let sound = |depot: &Depot| depot.audit(TARGET, &mut |_| Ok(()));
+    sound(&depot).unwrap();
+    let mut places = Vec::new();
+    depot.each_chunk(&mut |span| places.push(span));
+    let mut named = 0;
+    for byte in places[0].at..places[0].at + places[0].bytes {
+        let byte: *mut u8 = core::ptr::with_exposed_provenance_mut(byte);
+        // SAFETY: a byte of the chunk, which nobody else reaches.
+        let flip = || unsafe { AtomicU8::from_ptr(byte) }.fetch_xor(0x10, Relaxed);
+        flip();
+        named += usize::from(sound(&depot).is_err());
+        flip();
+    }
+    // A head and its pages are twelve bytes in sixteen; behind the words there are the next chunk and the seal.
+    assert!(named >= 12 * LISTS + 16, "{named} of {} bytes", places[0].bytes);
+    sound(&depot).unwrap();
+}

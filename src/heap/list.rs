@@ -1,6 +1,7 @@
 //! Free blocks and lists of them, linked through their own first words. This file alone reads or writes the bytes of a
 //! free block; all above it passes [`Block`]s and [`List`]s on.
 
+use crate::finding::{Layer, Verdict};
 use core::ptr::NonNull;
 
 #[cfg(not(loom))]
@@ -84,6 +85,21 @@ pub(crate) fn block() -> Block {
     Block(NonNull::from(Box::leak(Box::new(loom::cell::UnsafeCell::new(None)))))
 }
 
+/// Audits `len` free blocks of `layer` that are linked from `head` on, with nothing behind: `each` sees a block's address
+/// before its link is read.
+pub(super) fn follow(head: Option<Block>, len: u32, layer: Layer, each: &mut dyn FnMut(usize) -> Verdict) -> Verdict {
+    let (mut at, mut last) = (head, 0);
+    for _ in 0..len {
+        let Some(block) = at else {
+            return layer.holds(false, "a list is as long as it counts", last);
+        };
+        last = block.address();
+        each(last)?;
+        at = block.next();
+    }
+    layer.holds(at.is_none(), "nothing is linked behind a list's last block", last)
+}
+
 /// Pages that are remembered when the pages of a list are counted: its blocks may alternate between a few.
 const RECENT: usize = 4;
 /// Blocks that [`List::pages_by_sample`] looks at.
@@ -108,6 +124,11 @@ impl List {
 
     /// The first block and the number of blocks.
     pub(crate) const fn into_parts(self) -> (Option<Block>, u32) {
+        (self.head, self.len)
+    }
+
+    /// As `into_parts`, for who only looks.
+    pub(crate) const fn parts(&self) -> (Option<Block>, u32) {
         (self.head, self.len)
     }
 

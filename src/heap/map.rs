@@ -8,13 +8,12 @@
 //! the runs. The bits of a page in use rest as they were when it was handed out.
 
 use super::class::CLASSES;
+use super::kept::{Kept, KeptAtomic, KeptPtr, Marks};
 use super::slab::SlabRef;
 use crate::fatal::{Fatal, die};
 use crate::os::{Source, Span};
-use crate::sync::mapped::AtomicU64;
-use crate::sync::{self, AcqRel, Acquire, AtomicPtr, AtomicU32, AtomicUsize, Relaxed, Release};
+use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU32, AtomicUsize, Relaxed, Release};
 use crate::twin::{self, Twin};
-use core::cell::Cell;
 use core::ptr::{NonNull, null_mut};
 
 /// A page number in the heap's window; 0 is no page.
@@ -83,17 +82,17 @@ impl Entry {
 
 /// The entry of a page, looked up once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct EntryRef(NonNull<AtomicU64>);
+pub(crate) struct EntryRef(NonNull<KeptAtomic>);
 
 impl EntryRef {
     /// An entry of its own, for a model.
     #[cfg(all(test, loom))]
     pub(crate) fn for_model(entry: Entry) -> Self {
-        Self(NonNull::from(std::boxed::Box::leak(std::boxed::Box::new(AtomicU64::new(entry.encode())))))
+        Self(NonNull::from(std::boxed::Box::leak(std::boxed::Box::new(KeptAtomic::new(entry.encode())))))
     }
 
     #[inline]
-    fn cell(&self) -> &AtomicU64 {
+    fn cell(&self) -> &KeptAtomic {
         // SAFETY: leaves are never unmapped while their heap lives, and whoever has this belongs to the heap.
         unsafe { self.0.as_ref() }
     }
@@ -101,14 +100,14 @@ impl EntryRef {
     /// Sets what the page is.
     #[inline]
     pub(crate) fn set(self, entry: Entry) {
-        self.cell().store(entry.encode(), Relaxed);
+        self.cell().store(entry.encode());
     }
 
     /// Makes `old`, which the page is if it is the caller's, `new`; false if it is something else.
     #[inline]
     pub(crate) fn exchange(self, old: Entry, new: Entry) -> bool {
         // Relaxed, and no exchange of the processor's: the entry is the owner's.
-        let is_old = self.cell().load(Relaxed) == old.encode();
+        let is_old = self.cell().load() == old.encode();
         if is_old {
             self.set(new);
         }
@@ -119,13 +118,15 @@ impl EntryRef {
 /// The record of a free run, at its first page: its place in the bin's trie and among the dirty runs.
 #[derive(Debug)]
 pub(crate) struct FreeRun {
-    pub(crate) child: [Cell<Page>; 2],
-    pub(crate) parent: Cell<Page>,
+    pub(super) child: [Kept<Page>; 2],
+    pub(super) parent: Kept<Page>,
     /// The neighbours among the dirty runs, by the time they were freed.
-    pub(crate) older: Cell<Page>,
-    pub(crate) newer: Cell<Page>,
+    pub(super) older: Kept<Page>,
+    pub(super) newer: Kept<Page>,
     /// Pages of the run that may hold anything but zeros.
-    pub(crate) dirty: Cell<u32>,
+    pub(super) dirty: Kept<u32>,
+    /// Whether an audit has met the run, which is in use for the map.
+    pub(super) met: Marks,
 }
 
 /// The bitmaps of a leaf: which pages may hold anything but zeros, which begin another mapping than the page before, and
@@ -135,8 +136,22 @@ const SEAM: usize = 1;
 const HUGE: usize = 2;
 const BITMAPS: usize = 3;
 
-const ENTRY_BYTES: usize = size_of::<AtomicU64>();
+const ENTRY_BYTES: usize = size_of::<KeptAtomic>();
+/// Pages whose bits are in one word.
+const WORD_PAGES: usize = 64;
+const WORD_BYTES: usize = size_of::<KeptAtomic>();
 const FREE_BYTES: usize = size_of::<FreeRun>();
+
+/// The `count` null pointers that `memory`, which is zero and has room for them, holds.
+#[cfg(not(loom))]
+fn root_in(memory: NonNull<u8>, _count: usize) -> NonNull<KeptPtr> {
+    memory.cast()
+}
+#[cfg(loom)]
+fn root_in(_memory: NonNull<u8>, count: usize) -> NonNull<KeptPtr> {
+    let pointers: std::boxed::Box<[KeptPtr]> = (0..count).map(|_| KeptPtr::null()).collect();
+    NonNull::from(std::boxed::Box::leak(pointers)).cast()
+}
 
 /// The map of one heap.
 #[derive(Debug)]
@@ -153,7 +168,7 @@ pub(crate) struct Map {
     leaf_pages: AtomicUsize,
     leaves: AtomicUsize,
     /// `leaves` pointers to leaves, null until made.
-    root: AtomicPtr<AtomicPtr<u8>>,
+    root: AtomicPtr<KeptPtr>,
 }
 
 impl Map {
@@ -180,11 +195,11 @@ impl Map {
         let pages = (window.bytes >> shift).clamp(1, 1 << 32);
         let leaf_pages = if pages <= ONE_LEAF { pages } else { LEAF_PAGES };
         let leaves = pages.div_ceil(leaf_pages);
-        let bytes = leaves * size_of::<AtomicPtr<u8>>();
+        let bytes = leaves * size_of::<KeptPtr>();
         let Some(memory) = source.records(bytes) else {
             return false;
         };
-        let root = sync::null_pointers(memory, leaves);
+        let root = root_in(memory, leaves);
         self.origin.store(window.at, Relaxed);
         self.page_shift.store(shift, Relaxed);
         self.grain.store((source.huge_bytes() >> shift) as u32, Relaxed);
@@ -209,7 +224,7 @@ impl Map {
 
     /// Bytes of the map that may be resident when `pages` pages are mapped.
     pub(crate) const fn bytes_for(pages: usize) -> usize {
-        pages * (ENTRY_BYTES + FREE_BYTES) + BITMAPS * pages / 8
+        pages * (ENTRY_BYTES + FREE_BYTES) + BITMAPS * pages * WORD_BYTES / WORD_PAGES
     }
 
     /// Pages of a granule, a power of two; 0 if there are no huge pages.
@@ -247,14 +262,14 @@ impl Map {
     pub(crate) fn entry(&self, page: Page) -> Entry {
         // Relaxed: a page's entry is stable while somebody may ask for it, and that somebody got the page by something
         // that synchronises.
-        self.entry_cell(page).map_or(Entry::None, |cell| Entry::decode(cell.load(Relaxed)))
+        self.entry_cell(page).map_or(Entry::None, |cell| Entry::decode(cell.load()))
     }
 
     /// Sets what a page is. Its leaf exists: the page was covered.
     #[inline]
     pub(crate) fn set(&self, page: Page, entry: Entry) {
         if let Some(cell) = self.entry_cell(page) {
-            cell.store(entry.encode(), Relaxed);
+            cell.store(entry.encode());
         }
     }
 
@@ -268,6 +283,14 @@ impl Map {
     #[inline]
     pub(crate) fn exchange(&self, page: Page, old: Entry, new: Entry) -> bool {
         self.entry_ref(page).is_some_and(|entry| entry.exchange(old, new))
+    }
+
+    /// The free run that begins with `page`, or ends there; `None` if there is none.
+    pub(crate) fn free_stretch(&self, page: Page) -> Option<Stretch> {
+        match self.entry(page) {
+            Entry::Free(pages) => Some(Stretch { first: page, pages }),
+            _ => None,
+        }
     }
 
     /// Writes the entries of a run in use.
@@ -294,26 +317,31 @@ impl Map {
             return false;
         };
         // Acquire: pairs with the exchange below.
-        if !slot.load(Acquire).is_null() {
+        if !slot.pointer.load(Acquire).is_null() {
             return true;
         }
-        let pages = self.leaf_pages.load(Relaxed);
-        let bytes = pages * (ENTRY_BYTES + FREE_BYTES) + BITMAPS * pages.div_ceil(64) * size_of::<AtomicU64>();
-        let Some(made) = source.records(bytes) else {
+        let Some(made) = source.records(self.leaf_bytes()) else {
             return false;
         };
         // Release: publishes the zeroed leaf; pairs with the loads of the slot. If another thread was faster its leaf
         // is used, and this one's untouched addresses stay spare.
         if twin::is(Twin::Leaf) {
-            slot.store(made.as_ptr(), Release);
+            slot.pointer.store(made.as_ptr(), Release);
         }
-        let _ = slot.compare_exchange(null_mut(), made.as_ptr(), AcqRel, Acquire);
+        let _ = slot.pointer.compare_exchange(null_mut(), made.as_ptr(), AcqRel, Acquire);
+        slot.note();
         true
+    }
+
+    /// Bytes of a leaf.
+    fn leaf_bytes(&self) -> usize {
+        let pages = self.leaf_pages.load(Relaxed);
+        pages * (ENTRY_BYTES + FREE_BYTES) + BITMAPS * pages.div_ceil(WORD_PAGES) * WORD_BYTES
     }
 
     /// The root's pointer to `leaf`.
     #[inline]
-    fn slot(&self, leaf: usize) -> Option<&AtomicPtr<u8>> {
+    fn slot(&self, leaf: usize) -> Option<&KeptPtr> {
         // Acquire: pairs with `open`.
         let root = NonNull::new(self.root.load(Acquire))?;
         if leaf >= self.leaves.load(Relaxed) {
@@ -334,15 +362,15 @@ impl Map {
             return None;
         }
         // Acquire: pairs with `make_leaf`.
-        let leaf = NonNull::new(self.slot(page as usize >> shift)?.load(Acquire))?;
+        let leaf = NonNull::new(self.slot(page as usize >> shift)?.pointer.load(Acquire))?;
         Some((leaf, at))
     }
 
     #[inline]
-    fn entry_cell(&self, page: Page) -> Option<&AtomicU64> {
+    fn entry_cell(&self, page: Page) -> Option<&KeptAtomic> {
         let (leaf, at) = self.leaf(page)?;
         // SAFETY: a leaf begins with an entry for each of its pages.
-        let cell = unsafe { leaf.cast::<AtomicU64>().add(at) };
+        let cell = unsafe { leaf.cast::<KeptAtomic>().add(at) };
         // SAFETY: as above; leaves are never unmapped.
         Some(unsafe { cell.as_ref() })
     }
@@ -361,16 +389,16 @@ impl Map {
 
     /// The words of `bitmap` in the leaf of `page`, and the page's place in it.
     #[inline]
-    fn words(&self, bitmap: usize, page: Page) -> Option<(NonNull<AtomicU64>, usize)> {
+    fn words(&self, bitmap: usize, page: Page) -> Option<(NonNull<KeptAtomic>, usize)> {
         let (leaf, at) = self.leaf(page)?;
         let pages = self.leaf_pages.load(Relaxed);
-        let skip = pages * (ENTRY_BYTES + FREE_BYTES) + bitmap * pages.div_ceil(64) * size_of::<AtomicU64>();
+        let skip = pages * (ENTRY_BYTES + FREE_BYTES) + bitmap * pages.div_ceil(WORD_PAGES) * WORD_BYTES;
         // SAFETY: after the records a leaf has its bitmaps, each with a bit for each of its pages, in words.
-        Some((unsafe { leaf.add(skip) }.cast::<AtomicU64>(), at))
+        Some((unsafe { leaf.add(skip) }.cast::<KeptAtomic>(), at))
     }
 
     /// The word with the bit of `page` in `bitmap`, and the bit's place in it.
-    fn bit_word(&self, bitmap: usize, page: Page) -> Option<(&AtomicU64, u32)> {
+    fn bit_word(&self, bitmap: usize, page: Page) -> Option<(&KeptAtomic, u32)> {
         let (words, at) = self.words(bitmap, page)?;
         // SAFETY: the place lies in the leaf, so its word is one of the bitmap's.
         let word = unsafe { words.add(at / 64) };
@@ -381,7 +409,7 @@ impl Map {
     /// Calls `each` with the words that hold the bits of `pages` pages from `first` on, and the mask of those bits.
     /// O(pages / 64); the leaf is looked up once for all of its words.
     #[inline]
-    fn each_word(&self, bitmap: usize, first: Page, pages: u32, mut each: impl FnMut(&AtomicU64, u64, Page)) {
+    fn each_word(&self, bitmap: usize, first: Page, pages: u32, mut each: impl FnMut(&KeptAtomic, u64, Page)) {
         let (mut page, mut left) = (first, pages);
         while left > 0 {
             let Some((words, at)) = self.words(bitmap, page) else {
@@ -404,14 +432,14 @@ impl Map {
         }
     }
 
-    fn each_dirty_word(&self, first: Page, pages: u32, each: impl FnMut(&AtomicU64, u64, Page)) {
+    fn each_dirty_word(&self, first: Page, pages: u32, each: impl FnMut(&KeptAtomic, u64, Page)) {
         self.each_word(DIRTY, first, pages, each);
     }
 
     /// Says that `pages` pages from `first` on are a mapping of their own: pages move without copying only within one.
     /// Under the lock of the runs.
     pub(crate) fn set_seams(&self, first: Page, pages: u32) {
-        self.each_word(SEAM, first, pages, |word, mask, _| word.store(word.load(Relaxed) & !mask, Relaxed));
+        self.each_word(SEAM, first, pages, |word, mask, _| word.store(word.load() & !mask));
         self.add_seams(Stretch { first, pages });
     }
 
@@ -419,7 +447,7 @@ impl Map {
     #[inline(never)]
     pub(crate) fn add_seams(&self, part: Stretch) {
         for seam in [part.first, part.first.wrapping_add(part.pages)] {
-            self.each_word(SEAM, seam, 1, |word, mask, _| word.store(word.load(Relaxed) | mask, Relaxed));
+            self.each_word(SEAM, seam, 1, |word, mask, _| word.store(word.load() | mask));
         }
     }
 
@@ -427,15 +455,15 @@ impl Map {
     #[inline(never)]
     pub(crate) fn is_huge(&self, page: Page) -> bool {
         let first = page & !self.grain().wrapping_sub(1);
-        self.bit_word(HUGE, first).is_some_and(|(word, bit)| word.load(Relaxed) >> bit & 1 == 1)
+        self.bit_word(HUGE, first).is_some_and(|(word, bit)| word.load() >> bit & 1 == 1)
     }
 
     /// Says whether the granule at `first` is huge; under the lock of the runs.
     #[inline(never)]
     pub(crate) fn set_huge(&self, first: Page, huge: bool) {
         self.each_word(HUGE, first, 1, |word, mask, _| {
-            let others = word.load(Relaxed) & !mask;
-            word.store(if huge { others | mask } else { others }, Relaxed);
+            let others = word.load() & !mask;
+            word.store(if huge { others | mask } else { others });
         });
     }
 
@@ -451,7 +479,7 @@ impl Map {
     pub(crate) fn seamless(&self, first: Page, pages: u32) -> u32 {
         let mut seam = first + pages;
         self.each_word(SEAM, first + 1, pages - 1, |word, mask, base| {
-            let bits = word.load(Relaxed) & mask;
+            let bits = word.load() & mask;
             if bits != 0 {
                 seam = seam.min(base + bits.trailing_zeros());
             }
@@ -463,20 +491,20 @@ impl Map {
     #[inline(never)]
     pub(crate) fn soil(&self, first: Page, pages: u32) {
         // Relaxed, here and below: the lock orders the writers, and who reads without it owns the pages.
-        self.each_dirty_word(first, pages, |word, mask, _| word.store(word.load(Relaxed) | mask, Relaxed));
+        self.each_dirty_word(first, pages, |word, mask, _| word.store(word.load() | mask));
     }
 
     /// Says that the pages read zero; under the lock of the runs.
     #[inline(never)]
     pub(crate) fn clean(&self, first: Page, pages: u32) {
-        self.each_dirty_word(first, pages, |word, mask, _| word.store(word.load(Relaxed) & !mask, Relaxed));
+        self.each_dirty_word(first, pages, |word, mask, _| word.store(word.load() & !mask));
     }
 
     /// How many of the pages may hold anything but zeros.
     #[inline(never)]
     pub(crate) fn dirty(&self, first: Page, pages: u32) -> u32 {
         let mut count = 0;
-        self.each_dirty_word(first, pages, |word, mask, _| count += (word.load(Relaxed) & mask).count_ones());
+        self.each_dirty_word(first, pages, |word, mask, _| count += (word.load() & mask).count_ones());
         count
     }
 
@@ -484,7 +512,7 @@ impl Map {
     pub(crate) fn dirty_stretches(&self, first: Page, pages: u32, mut each: impl FnMut(Page, u32)) {
         let mut open: Option<(Page, u32)> = None;
         self.each_dirty_word(first, pages, |word, mask, base| {
-            let mut bits = word.load(Relaxed) & mask;
+            let mut bits = word.load() & mask;
             while bits != 0 {
                 let start = bits.trailing_zeros();
                 let len = (bits >> start).trailing_ones();
@@ -508,6 +536,10 @@ impl Map {
 
 static_assertions::const_assert!(FREE_BYTES.is_multiple_of(8));
 static_assertions::const_assert!(CLASSES < 64);
+
+#[path = "map_audit.rs"]
+mod audit;
+pub(super) use audit::Tile;
 
 #[cfg(all(test, loom))]
 #[path = "map_loom_tests.rs"]

@@ -8,6 +8,7 @@
 //! (`pages.rs`: run lists, runs, source; `long.rs`: what stands before the runs for long ones). `reclaim.rs` gives memory back, `account.rs` counts, `fork.rs` survives forks.
 
 mod account;
+mod audit;
 mod bins;
 mod cache;
 mod class;
@@ -17,6 +18,7 @@ mod fork;
 mod granule;
 mod hot;
 mod huge;
+mod kept;
 mod list;
 mod listed;
 mod long;

@@ -316,6 +316,9 @@ fn dirty_tail(map: &Map, run: Stretch, want: u32, dirty: u32, step: u32) -> (Str
     (Stretch { first: run.first + run.pages - pages, pages }, found)
 }
 
+#[path = "run_audit.rs"]
+mod audit;
+
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[path = "run_model_tests.rs"]
 pub(crate) mod model;

@@ -401,7 +401,7 @@ impl Bench {
 
     /// The nodes below `page`, which know it as their parent.
     fn children(&self, page: Page) -> impl Iterator<Item = Page> {
-        let children = self.map.free_run(page).child.iter().map(core::cell::Cell::get).filter(|child| *child != 0);
+        let children = self.map.free_run(page).child.iter().map(|child| child.get()).filter(|child| *child != 0);
         children.inspect(move |child| assert_eq!(self.map.free_run(*child).parent.get(), page))
     }
 

@@ -9,10 +9,10 @@
 //! counted, and can be purged without the slab being whole.
 
 use super::class::{Class, TARGET_MAX};
+use super::kept::{Kept, Marks, Word as Kind};
 use super::list::{Block, List};
 use super::map::Page;
 use crate::fatal::{Fatal, die};
-use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -20,15 +20,55 @@ use core::ptr::NonNull;
 /// Bins by number of free blocks.
 const BINS: usize = 64;
 
-/// Where a slab is.
+/// Where a slab is: in the bin of that number, or elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+struct Place(u8);
+
+impl Place {
     /// All its blocks are out.
-    Full,
-    /// In the bin for its number of free blocks.
-    Binned(u8),
+    const FULL: Self = Self(BINS as u8);
     /// With a purger: no block leaves, blocks may come.
-    Purging,
+    const PURGING: Self = Self(BINS as u8 + 1);
+
+    /// In the bin for its number of free blocks.
+    const fn binned(bin: u8) -> Self {
+        Self(bin)
+    }
+
+    /// The bin that it is in.
+    fn bin(self) -> Option<u8> {
+        (self.0 < Self::FULL.0).then_some(self.0)
+    }
+}
+
+impl Kind for Place {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl Kind for Class {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        self.index() as u64
+    }
+}
+
+impl Kind for Option<SlabRef> {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        self.map_or(0, |slab| slab.0.as_ptr() as u64)
+    }
+}
+
+/// A word of a slab's bitmap.
+#[derive(Debug)]
+struct BlockWord {
+    /// A bit is set iff its block is here and free.
+    bits: Kept<u64>,
+    /// Blocks that an audit has met elsewhere.
+    met: Marks,
 }
 
 /// The record of a slab; the words of its bitmap follow it. Under the lock of its class.
@@ -36,7 +76,7 @@ enum Place {
 #[repr(C)]
 pub(crate) struct Slab {
     first: Page,
-    class: Class,
+    class: Kept<Class>,
     page_shift: u32,
     pages: u32,
     /// The address of block 0.
@@ -47,21 +87,21 @@ pub(crate) struct Slab {
     /// The number of free blocks, less one, shifted by this is the slab's bin.
     bin_shift: u32,
     /// Set bits.
-    free: Cell<u32>,
+    free: Kept<u32>,
     /// No word below this one has a set bit.
-    hint: Cell<u32>,
-    place: Cell<Place>,
+    hint: Kept<u32>,
+    place: Kept<Place>,
     /// The neighbours in the bin; `next` also links slabs on their way to the runs, and spare records.
-    next: Cell<Option<SlabRef>>,
-    prev: Cell<Option<SlabRef>>,
-    /// The neighbours among the slabs with pages to purge; in that list iff `queued`.
-    later: Cell<Option<SlabRef>>,
-    sooner: Cell<Option<SlabRef>>,
-    queued: Cell<bool>,
+    next: Kept<Option<SlabRef>>,
+    prev: Kept<Option<SlabRef>>,
+    /// The neighbours among the slabs with pages to purge; in that list iff `queued` is 1, and not 0.
+    later: Kept<Option<SlabRef>>,
+    sooner: Kept<Option<SlabRef>>,
+    queued: Kept<u8>,
     /// Bit `i` is set iff page `i` may hold anything but zeros.
-    touched: Cell<u32>,
+    touched: Kept<u32>,
     /// Bit `i` is set iff no block outside lies, wholly or partly, in page `i`.
-    empty: Cell<u32>,
+    empty: Kept<u32>,
 }
 
 /// What a slab adds to the gauges of its class, as bits of pages.
@@ -100,10 +140,16 @@ const fn words(blocks: usize) -> usize {
     blocks.div_ceil(64)
 }
 
+/// What the free blocks of a slab with `blocks` blocks, less one, are shifted by: as many bins as they fill at a power of
+/// two of blocks each.
+const fn bin_shift(blocks: u32) -> u32 {
+    blocks.next_power_of_two().trailing_zeros().saturating_sub(BINS.trailing_zeros())
+}
+
 impl SlabRef {
     /// Bytes of a record for slabs of `class`.
     pub(crate) const fn record_bytes(class: Class, page_shift: u32) -> usize {
-        (size_of::<Slab>() + 8 * words(class.slab_blocks(page_shift))).next_multiple_of(64)
+        (size_of::<Slab>() + size_of::<BlockWord>() * words(class.slab_blocks(page_shift))).next_multiple_of(64)
     }
 
     /// Writes a record at `at` for the slab of `class` at page `first` and address `base`, all of whose blocks are here.
@@ -124,31 +170,32 @@ impl SlabRef {
         let pages = class.slab_pages(page_shift);
         let record = Slab {
             first,
-            class,
+            class: Kept::new(class),
             page_shift,
             pages: pages as u32,
             base,
             blocks,
             blocks_in_page: ((1 << page_shift) / class.size()) as u32,
-            // As many bins as the blocks fill at a power of two of blocks each.
-            bin_shift: blocks.next_power_of_two().trailing_zeros().saturating_sub(BINS.trailing_zeros()),
-            free: Cell::new(blocks),
-            hint: Cell::new(0),
-            place: Cell::new(Place::Full),
-            next: Cell::new(None),
-            prev: Cell::new(None),
-            later: Cell::new(None),
-            sooner: Cell::new(None),
-            queued: Cell::new(false),
-            touched: Cell::new(dirty),
-            empty: Cell::new(u32::MAX >> (32 - pages)),
+            bin_shift: bin_shift(blocks),
+            free: Kept::new(blocks),
+            hint: Kept::new(0),
+            place: Kept::new(Place::FULL),
+            next: Kept::new(None),
+            prev: Kept::new(None),
+            later: Kept::new(None),
+            sooner: Kept::new(None),
+            queued: Kept::new(0),
+            touched: Kept::new(dirty),
+            empty: Kept::new(u32::MAX >> (32 - pages)),
         };
         let slab = Self(at.cast());
         // SAFETY: the caller gives the memory.
         unsafe { slab.0.write(record) };
         for word in 0..words(blocks as usize) as u32 {
             let here = (blocks - word * 64).min(64);
-            slab.word(word).set(u64::MAX >> (64 - here));
+            let full = BlockWord { bits: Kept::new(u64::MAX >> (64 - here)), met: Marks::new() };
+            // SAFETY: as above; the words follow the record.
+            unsafe { slab.word_at(word).write(full) };
         }
         slab
     }
@@ -161,15 +208,26 @@ impl SlabRef {
         NonNull::new(core::ptr::with_exposed_provenance_mut(address)).map(Self)
     }
 
+    /// Where word `at` of the bitmap lies.
+    #[inline(always)]
+    fn word_at(&self, at: u32) -> NonNull<BlockWord> {
+        // SAFETY: the record ends where its words begin.
+        let first = unsafe { self.0.add(1) }.cast::<BlockWord>();
+        // SAFETY: `at` is below `words(blocks)`: it comes from a block's index or from a loop up to that.
+        unsafe { first.add(at as usize) }
+    }
+
+    /// The marks of the blocks of word `at`.
+    fn marks(&self, at: u32) -> &Marks {
+        // SAFETY: `create` wrote the words.
+        &unsafe { self.word_at(at).as_ref() }.met
+    }
+
     /// Word `at` of the bitmap.
     #[inline(always)]
-    fn word(&self, at: u32) -> &Cell<u64> {
-        // SAFETY: the record ends where its words begin.
-        let first = unsafe { self.0.add(1) }.cast::<Cell<u64>>();
-        // SAFETY: `at` is below `words(blocks)`: it comes from a block's index or from a loop up to that.
-        let word = unsafe { first.add(at as usize) };
-        // SAFETY: as above; `create` wrote the words.
-        unsafe { word.as_ref() }
+    fn word(&self, at: u32) -> &Kept<u64> {
+        // SAFETY: `create` wrote the words.
+        &unsafe { self.word_at(at).as_ref() }.bits
     }
 }
 
@@ -178,8 +236,9 @@ impl Slab {
         self.first
     }
 
+    #[inline(always)]
     pub(crate) fn class(&self) -> Class {
-        self.class
+        self.class.get()
     }
 
     pub(crate) fn pages(&self) -> u32 {
@@ -198,14 +257,14 @@ impl Slab {
         if offset >= (self.pages as usize) << self.page_shift {
             return None;
         }
-        let index = self.class.block_at(offset);
-        (index < self.blocks as usize && index * self.class.size() == offset).then_some(index as u32)
+        let index = self.class().block_at(offset);
+        (index < self.blocks as usize && index * self.class().size() == offset).then_some(index as u32)
     }
 
     /// The pages that the block at `offset` lies in, as bits: one, or two neighbours.
     #[inline(always)]
     fn pages_at(&self, offset: usize) -> u32 {
-        1 << (offset >> self.page_shift) | 1 << ((offset + self.class.size() - 1) >> self.page_shift)
+        1 << (offset >> self.page_shift) | 1 << ((offset + self.class().size() - 1) >> self.page_shift)
     }
 
     fn gauge(&self) -> Gauge {
@@ -221,7 +280,7 @@ impl Slab {
 impl SlabRef {
     /// Lets up to `want` free blocks out, the lowest first.
     fn let_out(self, want: usize, out: &mut Batch) {
-        let size = self.class.size();
+        let size = self.class().size();
         let words = words(self.blocks as usize) as u32;
         let (mut at, mut left, mut pages) = (self.hint.get(), want, 0);
         while at < words {
@@ -256,7 +315,7 @@ impl SlabRef {
         word.set(word.get() | bit);
         self.hint.set(self.hint.get().min(at));
         self.free.set(self.free.get() + 1);
-        self.pages_at(index as usize * self.class.size())
+        self.pages_at(index as usize * self.class().size())
     }
 
     /// Notes which of `pages`, to which blocks have come, have all their blocks here now.
@@ -278,8 +337,8 @@ impl SlabRef {
     /// Whether all blocks that lie in `page`, wholly or partly, are here.
     fn is_empty(self, page: u32) -> bool {
         let begin = (page as usize) << self.page_shift;
-        let first = self.class.block_at(begin) as u32;
-        let last = self.class.block_at(begin + (1 << self.page_shift) - 1) as u32;
+        let first = self.class().block_at(begin) as u32;
+        let last = self.class().block_at(begin + (1 << self.page_shift) - 1) as u32;
         let end = (last + 1).min(self.blocks);
         (first / 64..end.div_ceil(64)).all(|at| {
             let from = u64::MAX << first.saturating_sub(at * 64);
@@ -475,7 +534,7 @@ impl Slabs {
     /// Puts a slab whose blocks have come or gone, and whose gauge was `before`, in its place; true if it is whole and has
     /// left.
     fn settle(&mut self, slab: SlabRef, before: Gauge) -> bool {
-        if slab.place.get() == Place::Purging {
+        if slab.place.get() == Place::PURGING {
             return false;
         }
         let now = slab.gauge();
@@ -489,7 +548,7 @@ impl Slabs {
         }
         if slab.free.get() == 0 {
             self.remove(slab);
-        } else if slab.place.get() != Place::Binned(slab.bin()) {
+        } else if slab.place.get() != Place::binned(slab.bin()) {
             self.remove(slab);
             self.insert(slab);
         }
@@ -521,12 +580,12 @@ impl Slabs {
             head.prev.set(Some(slab));
         }
         self.filled |= 1 << bin;
-        slab.place.set(Place::Binned(bin));
+        slab.place.set(Place::binned(bin));
     }
 
     /// Takes a slab out of its bin, if it is in one.
     fn remove(&mut self, slab: SlabRef) {
-        let Place::Binned(bin) = slab.place.replace(Place::Full) else {
+        let Some(bin) = slab.place.replace(Place::FULL).bin() else {
             return;
         };
         let (next, prev) = (slab.next.get(), slab.prev.get());
@@ -546,10 +605,10 @@ impl Slabs {
 
     /// Puts a slab with idle pages last among those to purge, if it is not there.
     fn queue(&mut self, slab: SlabRef) {
-        if slab.queued.get() || slab.touched.get() & slab.empty.get() == 0 {
+        if slab.queued.get() == 1 || slab.touched.get() & slab.empty.get() == 0 {
             return;
         }
-        slab.queued.set(true);
+        slab.queued.set(1);
         slab.sooner.set(self.latest);
         slab.later.set(None);
         match self.latest.replace(slab) {
@@ -560,7 +619,7 @@ impl Slabs {
 
     /// Takes a slab out from among those to purge, if it is there.
     fn unqueue(&mut self, slab: SlabRef) {
-        if !slab.queued.replace(false) {
+        if slab.queued.replace(0) == 0 {
             return;
         }
         let (sooner, later) = (slab.sooner.get(), slab.later.get());
@@ -580,7 +639,7 @@ impl Slabs {
         self.unqueue(slab);
         self.remove(slab);
         self.idle_pages -= slab.gauge().idle();
-        slab.place.set(Place::Purging);
+        slab.place.set(Place::PURGING);
         Some((slab, slab.touched.get() & slab.empty.get()))
     }
 
@@ -588,7 +647,7 @@ impl Slabs {
     /// left.
     pub(crate) fn end_purge(&mut self, slab: SlabRef, purged: u32) -> bool {
         slab.touched.set(slab.touched.get() & !purged);
-        slab.place.set(Place::Full);
+        slab.place.set(Place::FULL);
         self.idle_pages += slab.gauge().idle();
         self.untouched_pages += purged.count_ones();
         self.settle(slab, slab.gauge())
@@ -616,6 +675,10 @@ pub(crate) fn chain(mut at: Option<SlabRef>) -> impl Iterator<Item = SlabRef> {
         Some(slab)
     })
 }
+
+#[path = "slab_audit.rs"]
+mod audit;
+pub(super) use audit::Sum;
 
 #[cfg(all(test, loom))]
 #[path = "slab_loom_tests.rs"]

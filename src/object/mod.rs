@@ -3,6 +3,7 @@
 mod owned;
 
 use crate::config::Config;
+use crate::finding::Finding;
 use crate::heap::{Attached, Blocks, Cache, Engine};
 use crate::lock::{Locked, Rank, Spin};
 use crate::stats::Stats;
@@ -125,6 +126,16 @@ impl Heap {
             shard.with(|shard| self.body().engine.reclaim(Some(&shard.0)));
         }
         self.body().engine.collect();
+    }
+
+    /// Audits the heap, beside whatever other threads do with it: as `Stratalloc::check` audits the process heap, and all of
+    /// this one's caches. O(pages of the heap).
+    ///
+    /// # Errors
+    /// The first rule that does not hold. The heap is damaged then: nothing that it does is certain any more.
+    pub fn check(&self) -> Result<(), Finding> {
+        let engine = &self.body().engine;
+        self.body().shards.iter().try_for_each(|shard| shard.with(|shard| engine.check(Some(&shard.0))))
     }
 
     /// Bytes that a block for `layout` really has.

@@ -11,10 +11,10 @@ use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Mutex, PoisonError};
-use stratalloc::Config;
 use stratalloc::heap::{Attached, Blocks, Cache, Engine};
 use stratalloc::lock::RawLock;
 use stratalloc::os::Source;
+use stratalloc::{Config, Finding};
 
 /// One step of a test. An index is taken modulo the number of live blocks.
 #[derive(Clone, Copy)]
@@ -339,7 +339,7 @@ impl<S: Source, L: RawLock> Player<'_, S, L> {
         }
     }
 
-    fn heap(&self) -> Attached<'_, S, L> {
+    pub fn heap(&self) -> Attached<'_, S, L> {
         // SAFETY: the cache is attached, and this thread's.
         unsafe { self.engine.through(self.cache) }
     }
@@ -361,8 +361,19 @@ impl<S: Source, L: RawLock> Player<'_, S, L> {
         self.engine.stats(Some(self.cache))
     }
 
-    /// Asserts that the heap's books say what the oracle knows: only for a player who is alone.
+    /// Audits the heap: only for a player who is alone.
+    pub fn check(&self) -> Result<(), Finding> {
+        match self.engine.source().has_purger() {
+            true => self.heap().check(),
+            // SAFETY: the player is alone, and no purger comes.
+            false => unsafe { self.heap().check_alone() },
+        }
+    }
+
+    /// Asserts that the heap's layers agree with each other, and its books with what the oracle knows: only for a player who
+    /// is alone.
     pub fn audit(&self) {
+        self.check().unwrap_or_else(|finding| panic!("{finding}"));
         let stats = self.stats();
         let granted = self.oracle.granted() + self.pool.granted(&self.oracle.heap);
         assert_eq!(stats.allocated, granted, "bytes in live blocks");

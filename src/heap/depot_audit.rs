@@ -1,0 +1,62 @@
+//! The depot's part of an audit.
+
+use super::{Chunk, Depot, Heads, LISTS};
+use crate::finding::{Layer, Verdict};
+use crate::heap::list;
+#[cfg(feature = "malloc-debug")]
+use {super::ChunkRef, crate::os::Span};
+
+impl Depot {
+    /// Audits lists of `target` blocks, and the odd ones; `each` sees every block's address before its link is read.
+    pub(in crate::heap) fn audit(&self, target: u32, each: &mut dyn FnMut(usize) -> Verdict) -> Verdict {
+        let (mut count, mut pages) = (0, self.odd_pages);
+        let mut lists = |lists: &Heads, len: usize| {
+            for head in lists.iter().take(len) {
+                let Some((head, held)) = *head else {
+                    return Layer::Depot.holds(false, "a list has a head", 0);
+                };
+                count += 1;
+                pages += held;
+                list::follow(Some(head), target, Layer::Depot, each)?;
+            }
+            Ok(())
+        };
+        lists(&self.lists, self.len)?;
+        let mut older = self.older;
+        while let Some(chunk) = older {
+            let sealed = chunk.with(|memory| memory.is_intact());
+            Layer::Depot.holds(sealed, "a chunk holds what was written there", chunk.address())?;
+            older = chunk.with(|memory| lists(&memory.lists, LISTS).map(|()| memory.older))?;
+        }
+        let mut spare = self.spare;
+        while let Some(chunk) = spare {
+            let sealed = chunk.with(|memory| memory.is_intact());
+            Layer::Depot.holds(sealed, "a chunk holds what was written there", chunk.address())?;
+            spare = chunk.with(|memory| memory.older);
+        }
+        let counts = (count, pages) == (self.count, self.pages);
+        Layer::Depot.holds(counts, "lists and pages are as many as the depot counts", 0)?;
+        let (head, len) = self.odd.parts();
+        list::follow(head, len, Layer::Depot, each)
+    }
+}
+
+#[cfg(feature = "malloc-debug")]
+impl Depot {
+    /// Calls `each` with the places of the chunks.
+    pub(in crate::heap) fn each_chunk(&self, each: &mut dyn FnMut(Span)) {
+        for list in [self.older, self.spare] {
+            let mut at = list;
+            while let Some(chunk) = at {
+                each(Span { at: chunk.address(), bytes: ChunkRef::BYTES });
+                at = chunk.with(|memory| memory.older);
+            }
+        }
+    }
+}
+
+impl Chunk {
+    fn is_intact(&self) -> bool {
+        self.seal.is_intact(|| self.words())
+    }
+}

@@ -1,0 +1,306 @@
+//! The words that a heap's records are made of.
+//!
+//! With the feature `malloc-debug` each word has a copy beside it, of other bits, so that whatever is written over a record
+//! is seen: by an audit, and by whoever reads a word under its lock. Without the feature a word is just that.
+
+use crate::sync::mapped::AtomicU64;
+use crate::sync::{AtomicPtr, Relaxed};
+use core::cell::Cell;
+
+/// What a record may hold: any bits of it are a value.
+pub(super) trait Word: Copy {
+    /// The value in so many bits that two values differ in them.
+    fn bits(self) -> u64;
+}
+
+impl Word for u8 {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        u64::from(self)
+    }
+}
+
+impl Word for u32 {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        u64::from(self)
+    }
+}
+
+impl Word for u64 {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        self
+    }
+}
+
+/// A word that one thread at a time reaches. Zero bytes are a word that is zero.
+#[derive(Debug)]
+pub(super) struct Kept<T: Copy> {
+    word: Cell<T>,
+    copy: copy::Local,
+}
+
+impl<T: Word> Kept<T> {
+    #[inline(always)]
+    pub(super) fn new(value: T) -> Self {
+        Self { word: Cell::new(value), copy: copy::Local::new(|| value.bits()) }
+    }
+
+    /// The value; where it is not what was set, the process ends.
+    #[inline(always)]
+    pub(super) fn get(&self) -> T {
+        self.copy.insist(|| self.word.get().bits());
+        self.word.get()
+    }
+
+    #[inline(always)]
+    pub(super) fn set(&self, value: T) {
+        self.word.set(value);
+        self.copy.set(|| value.bits());
+    }
+
+    #[inline(always)]
+    pub(super) fn replace(&self, value: T) -> T {
+        let old = self.get();
+        self.set(value);
+        old
+    }
+
+    /// Whether the value is what was set, as far as can be told.
+    pub(super) fn is_intact(&self) -> bool {
+        self.copy.agrees(|| self.word.get().bits())
+    }
+}
+
+/// A word that threads read beside the one that writes it. Zero bytes are a word that is zero.
+#[derive(Debug)]
+pub(super) struct KeptAtomic {
+    word: AtomicU64,
+    copy: copy::Shared,
+}
+
+// Relaxed throughout: see the map.
+impl KeptAtomic {
+    /// A word on its own, for a model.
+    #[cfg(all(test, loom))]
+    pub(super) fn new(value: u64) -> Self {
+        let word = Self { word: AtomicU64::new(0), copy: copy::Shared::default() };
+        word.store(value);
+        word
+    }
+
+    #[inline(always)]
+    pub(super) fn load(&self) -> u64 {
+        self.word.load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn store(&self, value: u64) {
+        self.word.store(value, Relaxed);
+        self.copy.set(|| value);
+    }
+
+    /// Whether the value is what was set, as far as can be told; false also while it is being set.
+    pub(super) fn is_intact(&self) -> bool {
+        self.copy.agrees(|| self.load())
+    }
+}
+
+/// A pointer that is set once. Zero bytes are null.
+#[derive(Debug)]
+pub(super) struct KeptPtr {
+    /// The pointer, for whoever sets it, by an exchange from null; `note` follows.
+    pub(super) pointer: AtomicPtr<u8>,
+    copy: copy::Shared,
+}
+
+impl KeptPtr {
+    #[cfg(loom)]
+    pub(super) fn null() -> Self {
+        Self { pointer: AtomicPtr::new(core::ptr::null_mut()), copy: copy::Shared::default() }
+    }
+
+    /// Says that the pointer was set.
+    pub(super) fn note(&self) {
+        self.copy.set(|| self.pointer.load(Relaxed) as u64);
+    }
+
+    /// Whether the pointer is what was set, as far as can be told; false also while it is being set.
+    pub(super) fn is_intact(&self) -> bool {
+        self.copy.agrees(|| self.pointer.load(Relaxed) as u64)
+    }
+}
+
+/// A sum over something that is written whole, in place of copies of its words.
+#[derive(Debug)]
+pub(super) struct Seal(copy::Local);
+
+impl Seal {
+    /// A seal on nothing yet: `renew` follows.
+    pub(super) const fn none() -> Self {
+        Self(copy::Local::none())
+    }
+
+    #[inline(always)]
+    pub(super) fn renew<I: Iterator<Item = u64>>(&self, words: impl FnOnce() -> I) {
+        self.0.set(|| sum(words()));
+    }
+
+    /// Whether the words are those that were sealed, as far as can be told.
+    pub(super) fn is_intact<I: Iterator<Item = u64>>(&self, words: impl FnOnce() -> I) -> bool {
+        self.0.agrees(|| sum(words()))
+    }
+}
+
+/// Any change of one word changes it.
+fn sum(words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(1, |sum: u64, word| (sum.rotate_left(5) ^ word).wrapping_mul(copy::FACTOR))
+}
+
+/// Marks on blocks and runs that an audit has met.
+pub(super) use copy::Marks;
+
+mod copy {
+    /// What the bits of a word are multiplied by, to be those of its copy: odd, so that no two words share a copy.
+    pub(super) const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    #[cfg(feature = "malloc-debug")]
+    pub(in crate::heap) use on::Marks;
+    #[cfg(feature = "malloc-debug")]
+    pub(super) use on::{Local, Shared};
+
+    #[cfg(not(feature = "malloc-debug"))]
+    pub(in crate::heap) use off::Marks;
+    #[cfg(not(feature = "malloc-debug"))]
+    pub(super) use off::{Local, Shared};
+
+    #[cfg(feature = "malloc-debug")]
+    mod on {
+        use super::FACTOR;
+        use crate::fatal::{Fatal, die};
+        use crate::sync::Relaxed;
+        use crate::sync::mapped::AtomicU64;
+        use core::cell::Cell;
+
+        fn copy_of(bits: u64) -> u64 {
+            bits.wrapping_mul(FACTOR)
+        }
+
+        #[derive(Debug)]
+        pub(in crate::heap::kept) struct Local(Cell<u64>);
+
+        impl Local {
+            pub(in crate::heap::kept) const fn none() -> Self {
+                Self(Cell::new(0))
+            }
+
+            pub(in crate::heap::kept) fn new(bits: impl FnOnce() -> u64) -> Self {
+                Self(Cell::new(copy_of(bits())))
+            }
+
+            pub(in crate::heap::kept) fn set(&self, bits: impl FnOnce() -> u64) {
+                self.0.set(copy_of(bits()));
+            }
+
+            pub(in crate::heap::kept) fn agrees(&self, bits: impl FnOnce() -> u64) -> bool {
+                self.0.get() == copy_of(bits())
+            }
+
+            pub(in crate::heap::kept) fn insist(&self, bits: impl FnOnce() -> u64) {
+                if !self.agrees(bits) {
+                    die(Fatal::Damaged);
+                }
+            }
+        }
+
+        #[derive(Debug, Default)]
+        pub(in crate::heap::kept) struct Shared(AtomicU64);
+
+        impl Shared {
+            pub(in crate::heap::kept) fn set(&self, bits: impl FnOnce() -> u64) {
+                self.0.store(copy_of(bits()), Relaxed);
+            }
+
+            pub(in crate::heap::kept) fn agrees(&self, bits: impl FnOnce() -> u64) -> bool {
+                self.0.load(Relaxed) == copy_of(bits())
+            }
+        }
+
+        #[derive(Debug, Default)]
+        pub(in crate::heap) struct Marks(Cell<u64>);
+
+        impl Marks {
+            pub(in crate::heap) const fn new() -> Self {
+                Self(Cell::new(0))
+            }
+
+            /// Takes all marks away.
+            pub(in crate::heap) fn clear(&self) {
+                self.0.set(0);
+            }
+
+            /// Marks `bit`; false if it was marked.
+            pub(in crate::heap) fn mark(&self, bit: u32) -> bool {
+                let old = self.0.get();
+                self.0.set(old | 1 << bit);
+                old >> bit & 1 == 0
+            }
+        }
+    }
+
+    /// No copies: nothing is ever found, and nothing is done.
+    #[cfg(not(feature = "malloc-debug"))]
+    mod off {
+        #[derive(Debug)]
+        pub(in crate::heap::kept) struct Local;
+
+        impl Local {
+            pub(in crate::heap::kept) const fn none() -> Self {
+                Self
+            }
+
+            #[inline(always)]
+            pub(in crate::heap::kept) fn new(_: impl FnOnce() -> u64) -> Self {
+                Self
+            }
+
+            #[inline(always)]
+            pub(in crate::heap::kept) fn set(&self, _: impl FnOnce() -> u64) {}
+
+            pub(in crate::heap::kept) fn agrees(&self, _: impl FnOnce() -> u64) -> bool {
+                true
+            }
+
+            #[inline(always)]
+            pub(in crate::heap::kept) fn insist(&self, _: impl FnOnce() -> u64) {}
+        }
+
+        #[derive(Debug, Default)]
+        pub(in crate::heap::kept) struct Shared;
+
+        impl Shared {
+            #[inline(always)]
+            pub(in crate::heap::kept) fn set(&self, _: impl FnOnce() -> u64) {}
+
+            pub(in crate::heap::kept) fn agrees(&self, _: impl FnOnce() -> u64) -> bool {
+                true
+            }
+        }
+
+        #[derive(Debug, Default)]
+        pub(in crate::heap) struct Marks;
+
+        impl Marks {
+            pub(in crate::heap) const fn new() -> Self {
+                Self
+            }
+
+            pub(in crate::heap) fn clear(&self) {}
+
+            pub(in crate::heap) fn mark(&self, _: u32) -> bool {
+                true
+            }
+        }
+    }
+}
