@@ -478,24 +478,29 @@ fn g14_at_free_memory_comes_back_at_once_and_without_a_thread() {
 /// Loads the library, calls `function` in it from a thread that ends, and unloads it, so that no thread of the program's
 /// keeps it.
 fn load_call_unload(path: &CString, function: &'static std::ffi::CStr) {
+    let (library, call) = load(path, function);
+    std::thread::spawn(move || call()).join().expect("the thread ends well");
+    // SAFETY: loaded above, and nothing of it is used any more, but by its purger.
+    assert_eq!(unsafe { libc::dlclose(library) }, 0);
+}
+
+/// Loads the library; what `dlclose` wants to have, and `function` in it.
+fn load(path: &CString, function: &'static std::ffi::CStr) -> (*mut libc::c_void, extern "C" fn()) {
     // SAFETY: the library is ours, and its beginning does nothing of its own.
     let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
     assert!(!library.is_null());
     // SAFETY: the library is loaded, and the name a text.
     let symbol = unsafe { libc::dlsym(library, function.as_ptr()) };
     assert!(!symbol.is_null());
-    // SAFETY: both functions of the library are of this type.
-    let call = unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn()>(symbol) };
-    std::thread::spawn(move || call()).join().expect("the thread ends well");
-    // SAFETY: loaded above, and nothing of it is used any more, but by its purger.
-    assert_eq!(unsafe { libc::dlclose(library) }, 0);
+    // SAFETY: the functions of the libraries are of this type.
+    (library, unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn()>(symbol) })
 }
 
-/// A copy of the library, which the loader takes for another one.
-fn unloadable(copy: usize) -> CString {
+/// A copy of a library, which the loader takes for another one.
+fn unloadable(library: &str, copy: usize) -> CString {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let to = folder.join(format!("unloaded-{}-{copy}.so", std::process::id()));
-    std::fs::copy(example::path("libunloaded.so"), &to).expect("a copy");
+    let to = folder.join(format!("{}-{copy}-{library}", std::process::id()));
+    std::fs::copy(example::path(library), &to).expect("a copy");
     CString::new(to.to_string_lossy().as_bytes()).expect("a path")
 }
 
@@ -506,7 +511,7 @@ fn remove(path: &CString) {
 #[test]
 fn g14_a_library_goes_while_its_purger_sleeps() {
     in_own_process(|| {
-        let (path, before) = (unloadable(0), threads().len());
+        let (path, before) = (unloadable("libunloaded.so", 0), threads().len());
         load_call_unload(&path, c"swing");
         assert_eq!(threads().len(), before + 1, "its purger sleeps");
         wait_until("alone", || threads().len() <= before);
@@ -521,11 +526,53 @@ fn g14_a_library_goes_while_its_purger_begins() {
     in_own_process(|| {
         let before = threads().len();
         for copy in 0..20 {
-            let path = unloadable(copy);
+            let path = unloadable("libunloaded.so", copy);
             load_call_unload(&path, c"swing_at_the_threads_end");
             remove(&path);
         }
         wait_until("alone", || threads().len() <= before);
+    })
+    .well();
+}
+
+/// Threads have caches in a library that is unloaded, and end afterwards.
+fn unload_below_threads(library: &str) {
+    for copy in 0..20 {
+        let path = unloadable(library, copy);
+        let (handle, call) = load(&path, c"swing");
+        let (used, wait) = (std::sync::Barrier::new(4), std::sync::Barrier::new(4));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    call();
+                    used.wait();
+                    wait.wait();
+                });
+            }
+            used.wait();
+            // SAFETY: loaded above; nothing of it is called any more, but what its threads' ends call.
+            assert_eq!(unsafe { libc::dlclose(handle) }, 0);
+            wait.wait();
+        });
+        remove(&path);
+    }
+}
+
+#[test]
+fn g11_a_library_goes_while_threads_that_used_it_live() {
+    in_own_process(|| unload_below_threads("libunloaded.so")).well();
+}
+
+#[test]
+fn g11_a_library_without_a_purger_goes_while_threads_that_used_it_live() {
+    in_own_process(|| {
+        unload_below_threads("libunloaded_at_free.so");
+        // It has really gone.
+        let path = unloadable("libunloaded_at_free.so", 20);
+        load_call_unload(&path, c"swing");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("the mappings");
+        assert!(!maps.contains(path.to_str().expect("text")), "the library is still there");
+        remove(&path);
     })
     .well();
 }

@@ -184,6 +184,11 @@ impl Tally {
         self.mapped.fetch_add(bytes, Relaxed);
     }
 
+    /// So many bytes from the source are the heap's no more.
+    pub(crate) fn lost_mapped(&self, bytes: usize) {
+        self.mapped.fetch_sub(bytes, Relaxed);
+    }
+
     pub(crate) fn relocated(&self) {
         self.relocations.fetch_add(1, Relaxed);
     }

@@ -467,6 +467,11 @@ impl Map {
         });
     }
 
+    /// Says that no granule that begins in `part` is huge; under the lock of the runs.
+    pub(crate) fn forget_huge(&self, part: Stretch) {
+        self.each_word(HUGE, part.first, part.pages, |word, mask, _| word.store(word.load() & !mask));
+    }
+
     /// Says that the granules from `to` on are huge where those of `pages` pages from `from` on are; under the lock of the
     /// runs.
     pub(crate) fn copy_huge(&self, from: Page, to: Page, pages: u32) {

@@ -24,6 +24,15 @@ const SPARSE: usize = 1 << 20;
 /// Dirty pages side by side from which on it is worth a system call not to write them.
 const PURGE_FROM: u32 = 16;
 
+/// What became of moving a block's pages.
+enum Outcome {
+    Moved,
+    /// The rest is where it was.
+    Refused,
+    /// The rest is where it was, and this piece of the new place is the heap's no more.
+    Lost(Stretch),
+}
+
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// The length of the run list for a layout that is no class's, in pages, if it has one. (A layout without size has a
     /// shape, and finds its list by that.)
@@ -345,15 +354,26 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let pages = u32::try_from(new.size().div_ceil(self.map.page_bytes())).ok()?;
         let to = self.take_movable_run(pages, new, Fill::Any)?;
         let fresh: *mut u8 = with_exposed_provenance_mut(self.map.address_of(to));
+        // Until it is the block's, the new place has no entries: should a piece of it get lost, its addresses may be another
+        // span's before we know.
+        self.with_runs(|_| self.map.clear_run(to, pages));
         let (moved, outcome) = self.move_pieces(from, to);
         let bytes = (moved as usize) << self.map.page_shift();
         match outcome {
-            // SAFETY: the new place is gone, and the old one there: what had moved comes back.
-            Relocation::Lost => unsafe { block.copy_from_nonoverlapping(fresh, bytes) },
-            Relocation::Refused if moved == 0 => {
+            Outcome::Lost(piece) => {
+                // SAFETY: the old place is there: what had moved comes back.
+                unsafe { block.copy_from_nonoverlapping(fresh, bytes) };
+                let end = to + pages;
+                let (before, behind) = (Stretch { first: to, pages: moved }, piece.first + piece.pages);
+                let behind = Stretch { first: behind, pages: end - behind };
+                self.with_runs(|runs| runs.give_up(&self.map, before, piece, behind));
+                self.tally.lost_mapped((piece.pages as usize) << self.map.page_shift());
+            }
+            Outcome::Refused if moved == 0 => {
                 self.with_runs(|runs| runs.free_as_marked(&self.map, Stretch { first: to, pages }));
             }
-            Relocation::Refused | Relocation::Moved => {
+            Outcome::Refused | Outcome::Moved => {
+                self.with_runs(|_| self.map.set_run(to, pages));
                 let rest = old.size() - bytes.min(old.size());
                 // SAFETY: behind what was moved, both blocks have that many bytes.
                 unsafe { fresh.wrapping_add(bytes).copy_from_nonoverlapping(block.wrapping_add(bytes), rest) };
@@ -378,17 +398,18 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Moves the pages `from` to `to`, one of the kernel's mappings after the other. Returns how many have moved, and what
     /// became of the last attempt.
-    fn move_pieces(&self, from: Stretch, to: Page) -> (u32, Relocation) {
+    fn move_pieces(&self, from: Stretch, to: Page) -> (u32, Outcome) {
         let mut done = 0;
         while done < from.pages {
             let at = from.first + done;
             let len = self.with_runs(|_| self.map.seamless(at, from.pages - done));
             match self.move_piece(Stretch { first: at, pages: len }, to + done) {
                 Relocation::Moved => done += len,
-                other => return (done, other),
+                Relocation::Refused => return (done, Outcome::Refused),
+                Relocation::Lost => return (done, Outcome::Lost(Stretch { first: to + done, pages: len })),
             }
         }
-        (done, Relocation::Moved)
+        (done, Outcome::Moved)
     }
 
     fn move_piece(&self, piece: Stretch, to: Page) -> Relocation {
@@ -396,6 +417,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let grain = self.source.relocation_grain();
         if grain == 0 || (span.at | span.bytes | target) % grain != 0 {
             return Relocation::Refused;
+        }
+        // What moves there takes the place of what is there: where that is resident it goes now, so that nothing but addresses
+        // can get lost.
+        if self.map.dirty(to, piece.pages) > 0 && self.purge_pages(to, piece.pages) {
+            self.with_runs(|_| self.map.clean(to, piece.pages));
         }
         // SAFETY: the old pages are the caller's and lie in one mapping, the new ones ours; they are apart.
         let outcome = unsafe { self.source.relocate(span, target) };

@@ -130,6 +130,22 @@ impl Runs {
         self.frees += 1;
     }
 
+    /// Takes back what is left of a run without entries that a source has lost a piece of: the pages before it, which hold
+    /// what was moved there, and those behind.
+    pub(crate) fn give_up(&mut self, map: &Map, before: Stretch, piece: Stretch, behind: Stretch) {
+        map.clean(piece.first, piece.pages);
+        map.forget_huge(piece);
+        self.mapped_pages -= u64::from(piece.pages);
+        self.frees += 1;
+        if before.pages > 0 {
+            self.insert_soiled(map, before);
+        }
+        if behind.pages > 0 {
+            granule::soil_edges(map, behind);
+            self.insert_merged(map, behind, map.dirty(behind.first, behind.pages), Age::New);
+        }
+    }
+
     /// Called at the end of each locked section.
     pub(crate) fn note_low(&mut self) {
         self.low_dirty = self.low_dirty.min(self.dirty_pages);

@@ -47,7 +47,7 @@ pub enum Relocation {
     Moved,
     /// Nothing has changed.
     Refused,
-    /// The old place is unchanged, the new one is no longer to be used.
+    /// The old place is unchanged; the new one is the heap's no more, and `grow` may give its addresses again.
     Lost,
 }
 
