@@ -96,7 +96,7 @@
 //! - `fine-classes`: four size classes per doubling in place of one, and up to 3,584 bytes in place of 2,048: less memory,
 //!   somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
-//! - `malloc-debug`: each word of a record has a copy; see [`heap::Attached::check`].
+//! - `malloc-debug`: each word of a record has a copy or a check; see [`heap::Attached::check`].
 //! - `valgrind`: valgrind's memcheck knows the blocks.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(

@@ -7,13 +7,16 @@ use crate::heap::map::{Map, Page};
 impl Bins {
     /// Audits the tries, in which there must be `runs` runs, all of whose records are intact. O(runs × depth).
     pub(in crate::heap) fn audit(&self, map: &Map, runs: u64) -> Verdict {
-        let mut met = 0;
+        let (mut met, mut steps) = (0, 0);
         for bin in 0..BINS {
             let root = self.root(bin);
             let filled = self.filled.get(bin / 64).is_some_and(|word| word >> (bin % 64) & 1 == 1);
             Layer::Runs.holds(filled == (root != 0), "a bin is marked as filled if it has runs", 0)?;
             let (mut at, mut from) = (root, 0);
             while at != 0 {
+                steps += 1;
+                // Each is come by from above and from its two children.
+                Layer::Runs.holds(steps <= 3 * runs, "a walk through a bin ends", map.address_of(at))?;
                 // On the way down: a run that has not been met.
                 if map.free_run(at).parent.get() == from {
                     met += 1;

@@ -1,14 +1,21 @@
 //! The depot's part of an audit.
 
-use super::{Chunk, Depot, Heads, LISTS};
+use super::{Chunk, ChunkRef, Depot, Heads, LISTS};
 use crate::finding::{Layer, Verdict};
 use crate::heap::list;
 #[cfg(feature = "malloc-debug")]
-use {super::ChunkRef, crate::os::Span};
+use crate::os::Span;
 
 impl Depot {
-    /// Audits lists of `target` blocks, and the odd ones; `each` sees every block's address before its link is read.
-    pub(in crate::heap) fn audit(&self, target: u32, each: &mut dyn FnMut(usize) -> Verdict) -> Verdict {
+    /// Audits lists of `target` blocks, and the odd ones; `each` sees every block's address before its link is read. There are
+    /// no more than `records` chunks.
+    pub(in crate::heap) fn audit(&self, target: u32, records: u64, each: &mut dyn FnMut(usize) -> Verdict) -> Verdict {
+        let mut chunks = 0;
+        let mut audit_chunk = |chunk: ChunkRef| {
+            chunks += 1;
+            let sealed = chunks <= records && chunk.with(|memory| memory.is_intact());
+            Layer::Depot.holds(sealed, "a chunk holds what was written there", chunk.address())
+        };
         let (mut count, mut pages) = (0, self.odd_pages);
         let mut lists = |lists: &Heads, len: usize| {
             for head in lists.iter().take(len) {
@@ -24,14 +31,12 @@ impl Depot {
         lists(&self.lists, self.len)?;
         let mut older = self.older;
         while let Some(chunk) = older {
-            let sealed = chunk.with(|memory| memory.is_intact());
-            Layer::Depot.holds(sealed, "a chunk holds what was written there", chunk.address())?;
+            audit_chunk(chunk)?;
             older = chunk.with(|memory| lists(&memory.lists, LISTS).map(|()| memory.older))?;
         }
         let mut spare = self.spare;
         while let Some(chunk) = spare {
-            let sealed = chunk.with(|memory| memory.is_intact());
-            Layer::Depot.holds(sealed, "a chunk holds what was written there", chunk.address())?;
+            audit_chunk(chunk)?;
             spare = chunk.with(|memory| memory.older);
         }
         let counts = (count, pages) == (self.count, self.pages);

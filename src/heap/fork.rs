@@ -54,6 +54,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         unsafe { self.after_fork() };
         // A thread that was opening the heap is not here to end it.
         let _ = self.phase.compare_exchange(OPENING, CLOSED, Relaxed, Relaxed);
+        self.map.note_root();
         self.close_all_hot();
         self.registry.with(|registry| registry.keep_only(own));
     }

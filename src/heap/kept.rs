@@ -1,7 +1,9 @@
 //! The words that a heap's records are made of.
 //!
 //! With the feature `malloc-debug` each word has a copy beside it, of other bits, so that whatever is written over a record
-//! is seen: by an audit, and by whoever reads a word under its lock. Without the feature a word is just that.
+//! is seen: by an audit, and by whoever reads a word under its lock. Without the feature a word is just that. Words that
+//! threads write without a lock, the entries of the page map, have a check in themselves instead ([`sealed`]): a word and
+//! its copy would differ for a moment, and for ever in a child that is forked just then.
 
 use crate::sync::mapped::AtomicU64;
 use crate::sync::{AtomicPtr, Relaxed};
@@ -34,7 +36,7 @@ impl Word for u64 {
     }
 }
 
-/// A word that one thread at a time reaches. Zero bytes are a word that is zero.
+/// A word that one thread at a time reaches, and that is set before it is read.
 #[derive(Debug)]
 pub(super) struct Kept<T: Copy> {
     word: Cell<T>,
@@ -73,7 +75,7 @@ impl<T: Word> Kept<T> {
     }
 }
 
-/// A word that threads read beside the one that writes it. Zero bytes are a word that is zero.
+/// A word that is written under a lock, and read by other threads, too. Zero bytes are a word that is zero.
 #[derive(Debug)]
 pub(super) struct KeptAtomic {
     word: AtomicU64,
@@ -82,14 +84,6 @@ pub(super) struct KeptAtomic {
 
 // Relaxed throughout: see the map.
 impl KeptAtomic {
-    /// A word on its own, for a model.
-    #[cfg(all(test, loom))]
-    pub(super) fn new(value: u64) -> Self {
-        let word = Self { word: AtomicU64::new(0), copy: copy::Shared::default() };
-        word.store(value);
-        word
-    }
-
     #[inline(always)]
     pub(super) fn load(&self) -> u64 {
         self.word.load(Relaxed)
@@ -101,7 +95,7 @@ impl KeptAtomic {
         self.copy.set(|| value);
     }
 
-    /// Whether the value is what was set, as far as can be told; false also while it is being set.
+    /// Under the lock: whether the value is what was set, as far as can be told.
     pub(super) fn is_intact(&self) -> bool {
         self.copy.agrees(|| self.load())
     }
@@ -153,6 +147,32 @@ impl Seal {
     }
 }
 
+/// `word`, whose byte 6 is zero, with a check in that byte where there are copies: the other bytes together. Zero stays zero.
+#[inline(always)]
+pub(super) fn sealed(word: u64) -> u64 {
+    if cfg!(feature = "malloc-debug") { word | check_of(word) } else { word }
+}
+
+/// What was sealed.
+#[inline(always)]
+pub(super) fn unsealed(word: u64) -> u64 {
+    if cfg!(feature = "malloc-debug") { word & !(0xff << CHECK_SHIFT) } else { word }
+}
+
+/// Whether no single byte of a sealed word has changed, as far as can be told.
+pub(super) fn is_sealed(word: u64) -> bool {
+    sealed(unsealed(word)) == word || !cfg!(feature = "malloc-debug")
+}
+
+const CHECK_SHIFT: u32 = 48;
+
+/// All bytes of `word` added up without carry, at the place of the check.
+fn check_of(word: u64) -> u64 {
+    let halves = word ^ word >> 32;
+    let quarters = halves ^ halves >> 16;
+    ((quarters ^ quarters >> 8) & 0xff) << CHECK_SHIFT
+}
+
 /// Any change of one word changes it.
 fn sum(words: impl Iterator<Item = u64>) -> u64 {
     words.fold(1, |sum: u64, word| (sum.rotate_left(5) ^ word).wrapping_mul(copy::FACTOR))
@@ -183,7 +203,13 @@ mod copy {
         use crate::sync::mapped::AtomicU64;
         use core::cell::Cell;
 
+        /// Not zero for zero: what is overwritten by zeros is seen, too.
         fn copy_of(bits: u64) -> u64 {
+            (bits ^ FACTOR).wrapping_mul(FACTOR)
+        }
+
+        /// Zero for zero: memory of zeros is words of zero.
+        fn shared_copy_of(bits: u64) -> u64 {
             bits.wrapping_mul(FACTOR)
         }
 
@@ -219,11 +245,11 @@ mod copy {
 
         impl Shared {
             pub(in crate::heap::kept) fn set(&self, bits: impl FnOnce() -> u64) {
-                self.0.store(copy_of(bits()), Relaxed);
+                self.0.store(shared_copy_of(bits()), Relaxed);
             }
 
             pub(in crate::heap::kept) fn agrees(&self, bits: impl FnOnce() -> u64) -> bool {
-                self.0.load(Relaxed) == copy_of(bits())
+                self.0.load(Relaxed) == shared_copy_of(bits())
             }
         }
 

@@ -8,10 +8,11 @@
 //! the runs. The bits of a page in use rest as they were when it was handed out.
 
 use super::class::CLASSES;
-use super::kept::{Kept, KeptAtomic, KeptPtr, Marks};
+use super::kept::{Kept, KeptAtomic, KeptPtr, Marks, sealed, unsealed};
 use super::slab::SlabRef;
 use crate::fatal::{Fatal, die};
 use crate::os::{Source, Span};
+use crate::sync::mapped::AtomicU64;
 use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU32, AtomicUsize, Relaxed, Release};
 use crate::twin::{self, Twin};
 use core::ptr::{NonNull, null_mut};
@@ -56,19 +57,21 @@ const SLAB: u64 = 4;
 const KEPT: u64 = 5;
 
 impl Entry {
-    /// Kind in the low three bits; above them a length, or the address of a slab's record, which is a multiple of 8.
+    /// Kind in the low three bits; above them a length, or the address of a slab's record, which is a multiple of 8 and
+    /// below 2⁴⁸.
     fn encode(self) -> u64 {
-        match self {
+        sealed(match self {
             Self::None => 0,
             Self::Free(pages) => u64::from(pages) << 3 | FREE,
             Self::Run(pages) => u64::from(pages) << 3 | RUN,
             Self::RunEnd => RUN_END,
             Self::Kept(pages) => u64::from(pages) << 3 | KEPT,
             Self::Slab(slab) => slab.address() as u64 | SLAB,
-        }
+        })
     }
 
     fn decode(word: u64) -> Self {
+        let word = unsealed(word);
         match word & KIND {
             FREE => Self::Free((word >> 3) as u32),
             RUN => Self::Run((word >> 3) as u32),
@@ -82,17 +85,17 @@ impl Entry {
 
 /// The entry of a page, looked up once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct EntryRef(NonNull<KeptAtomic>);
+pub(crate) struct EntryRef(NonNull<AtomicU64>);
 
 impl EntryRef {
     /// An entry of its own, for a model.
     #[cfg(all(test, loom))]
     pub(crate) fn for_model(entry: Entry) -> Self {
-        Self(NonNull::from(std::boxed::Box::leak(std::boxed::Box::new(KeptAtomic::new(entry.encode())))))
+        Self(NonNull::from(std::boxed::Box::leak(std::boxed::Box::new(AtomicU64::new(entry.encode())))))
     }
 
     #[inline]
-    fn cell(&self) -> &KeptAtomic {
+    fn cell(&self) -> &AtomicU64 {
         // SAFETY: leaves are never unmapped while their heap lives, and whoever has this belongs to the heap.
         unsafe { self.0.as_ref() }
     }
@@ -100,14 +103,14 @@ impl EntryRef {
     /// Sets what the page is.
     #[inline]
     pub(crate) fn set(self, entry: Entry) {
-        self.cell().store(entry.encode());
+        self.cell().store(entry.encode(), Relaxed);
     }
 
     /// Makes `old`, which the page is if it is the caller's, `new`; false if it is something else.
     #[inline]
     pub(crate) fn exchange(self, old: Entry, new: Entry) -> bool {
         // Relaxed, and no exchange of the processor's: the entry is the owner's.
-        let is_old = self.cell().load() == old.encode();
+        let is_old = self.cell().load(Relaxed) == old.encode();
         if is_old {
             self.set(new);
         }
@@ -136,7 +139,7 @@ const SEAM: usize = 1;
 const HUGE: usize = 2;
 const BITMAPS: usize = 3;
 
-const ENTRY_BYTES: usize = size_of::<KeptAtomic>();
+const ENTRY_BYTES: usize = size_of::<AtomicU64>();
 /// Pages whose bits are in one word.
 const WORD_PAGES: usize = 64;
 const WORD_BYTES: usize = size_of::<KeptAtomic>();
@@ -262,14 +265,14 @@ impl Map {
     pub(crate) fn entry(&self, page: Page) -> Entry {
         // Relaxed: a page's entry is stable while somebody may ask for it, and that somebody got the page by something
         // that synchronises.
-        self.entry_cell(page).map_or(Entry::None, |cell| Entry::decode(cell.load()))
+        self.entry_cell(page).map_or(Entry::None, |cell| Entry::decode(cell.load(Relaxed)))
     }
 
     /// Sets what a page is. Its leaf exists: the page was covered.
     #[inline]
     pub(crate) fn set(&self, page: Page, entry: Entry) {
         if let Some(cell) = self.entry_cell(page) {
-            cell.store(entry.encode());
+            cell.store(entry.encode(), Relaxed);
         }
     }
 
@@ -367,10 +370,10 @@ impl Map {
     }
 
     #[inline]
-    fn entry_cell(&self, page: Page) -> Option<&KeptAtomic> {
+    fn entry_cell(&self, page: Page) -> Option<&AtomicU64> {
         let (leaf, at) = self.leaf(page)?;
         // SAFETY: a leaf begins with an entry for each of its pages.
-        let cell = unsafe { leaf.cast::<KeptAtomic>().add(at) };
+        let cell = unsafe { leaf.cast::<AtomicU64>().add(at) };
         // SAFETY: as above; leaves are never unmapped.
         Some(unsafe { cell.as_ref() })
     }

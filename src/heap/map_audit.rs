@@ -1,14 +1,15 @@
 //! The map's part of an audit: its words against their copies, and its entries against each other.
 
-use super::{BITMAPS, Entry, FreeRun, Kept, KeptAtomic, Map, Page, Stretch, WORD_PAGES};
+use super::{BITMAPS, Entry, FreeRun, Kept, KeptPtr, Map, Page, Stretch, WORD_PAGES};
 use crate::finding::{Layer, Verdict};
 use crate::heap::audit::Witness;
+use crate::heap::kept::is_sealed;
 use crate::heap::slab::SlabRef;
 use crate::os;
+#[cfg(feature = "malloc-debug")]
+use crate::os::Span;
 use crate::sync::{Acquire, Relaxed};
 use core::ptr::NonNull;
-#[cfg(feature = "malloc-debug")]
-use {super::KeptPtr, crate::os::Span};
 
 /// What lies side by side in the spans of a heap.
 #[derive(Clone, Copy, Debug)]
@@ -19,48 +20,64 @@ pub(in crate::heap) enum Tile {
     Slab(SlabRef),
 }
 
-/// How often a word is looked at that another thread may be writing.
-const LOOKS: usize = 1000;
+/// How often a pointer is looked at that another thread may be writing; a rest lies between two looks.
+const LOOKS: usize = 4000;
 
 /// Whether `is_intact` holds, now or once another thread has written what it is writing.
-fn becomes_intact(is_intact: impl Fn() -> bool) -> bool {
-    (0..LOOKS).any(|look| {
+fn becomes_intact(witness: Witness, is_intact: impl Fn() -> bool) -> bool {
+    let looks = if witness == Witness::Alone { 1 } else { LOOKS };
+    (0..looks).any(|look| {
         if look > 0 {
-            os::yield_now();
+            os::rest();
         }
         is_intact()
     })
 }
 
 impl Map {
-    /// Audits every word of the map that is not a free run's. O(pages that leaves describe).
-    pub(in crate::heap) fn audit_words(&self) -> Verdict {
-        let leaf_pages = self.leaf_pages.load(Relaxed);
+    /// Audits the root and every entry. O(pages that leaves describe).
+    pub(in crate::heap) fn audit_words(&self, witness: Witness) -> Verdict {
         for leaf in 0..self.leaves.load(Relaxed) {
             let Some(slot) = self.slot(leaf) else { break };
             let address = core::ptr::from_ref(slot) as usize;
-            Layer::Map.holds(becomes_intact(|| slot.is_intact()), "the root holds what was written there", address)?;
-            let first = (leaf << self.leaf_shift.load(Relaxed)) as Page;
-            if self.leaf(first).is_none() {
-                continue;
-            }
-            for at in 0..leaf_pages {
-                let page = first.wrapping_add(at as Page);
-                let intact = self.entry_cell(page).is_none_or(|cell| becomes_intact(|| cell.is_intact()));
-                Layer::Map.holds(intact, "a page's entry is what was written there", self.address_of(page))?;
-            }
-            (0..BITMAPS).try_for_each(|bitmap| self.audit_bitmap(bitmap, first, leaf_pages))?;
+            Layer::Map.holds(
+                becomes_intact(witness, || slot.is_intact()),
+                "the root holds what was written there",
+                address,
+            )?;
+            self.each_page_of(leaf, 1, |page| {
+                let word = self.entry_cell(page).map_or(0, |cell| cell.load(Relaxed));
+                Layer::Map.holds(is_sealed(word), "a page's entry is what was written there", self.address_of(page))
+            })?;
         }
         Ok(())
     }
 
-    fn audit_bitmap(&self, bitmap: usize, first: Page, pages: usize) -> Verdict {
-        (0..pages).step_by(WORD_PAGES).try_for_each(|at| {
-            let page = first.wrapping_add(at as Page);
-            let word = self.bit_word(bitmap, page).map(|(word, _)| word);
-            let intact = word.is_none_or(|word| becomes_intact(|| KeptAtomic::is_intact(word)));
-            Layer::Map.holds(intact, "the bits of pages are what was written there", self.address_of(page))
+    /// Audits the bitmaps; under the lock of the runs. O(pages that leaves describe).
+    pub(in crate::heap) fn audit_bitmaps(&self) -> Verdict {
+        (0..self.leaves.load(Relaxed)).try_for_each(|leaf| {
+            self.each_page_of(leaf, WORD_PAGES, |page| {
+                let intact = |bitmap| self.bit_word(bitmap, page).is_none_or(|(word, _)| word.is_intact());
+                let holds = (0..BITMAPS).all(intact);
+                Layer::Map.holds(holds, "the bits of pages are what was written there", self.address_of(page))
+            })
         })
+    }
+
+    /// Calls `each` with every `step`-th page of a leaf, if there is such a leaf.
+    fn each_page_of(&self, leaf: usize, step: usize, each: impl FnMut(Page) -> Verdict) -> Verdict {
+        if self.leaf_memory(leaf).is_null() {
+            return Ok(());
+        }
+        let first = (leaf << self.leaf_shift.load(Relaxed)) as Page;
+        (0..self.leaf_pages.load(Relaxed)).step_by(step).map(|at| first.wrapping_add(at as Page)).try_for_each(each)
+    }
+
+    /// After a fork, in the child: a thread that was setting a pointer of the root is not here to end it.
+    pub(in crate::heap) fn note_root(&self) {
+        if cfg!(feature = "malloc-debug") {
+            (0..self.leaves.load(Relaxed)).filter_map(|leaf| self.slot(leaf)).for_each(KeptPtr::note);
+        }
     }
 
     /// Calls `each` with everything that lies in the heap's spans, by address; under the lock of the runs. With a witness

@@ -28,6 +28,7 @@ mod pages;
 mod purger;
 mod reclaim;
 mod reserve;
+mod roster;
 mod run;
 mod side;
 mod slab;

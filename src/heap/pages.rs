@@ -10,7 +10,7 @@ use super::run::Runs;
 use super::{Engine, Shape};
 use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
-use crate::os::{Relocation, Source};
+use crate::os::{Relocation, Source, Span};
 use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut, with_exposed_provenance_mut};
 
@@ -368,6 +368,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 let behind = Stretch { first: behind, pages: end - behind };
                 self.with_runs(|runs| runs.give_up(&self.map, before, piece, behind));
                 self.tally.lost_mapped((piece.pages as usize) << self.map.page_shift());
+                self.keep_idle_bound_after(moved);
             }
             Outcome::Refused if moved == 0 => {
                 self.with_runs(|runs| runs.free_as_marked(&self.map, Stretch { first: to, pages }));
@@ -418,18 +419,28 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if grain == 0 || (span.at | span.bytes | target) % grain != 0 {
             return Relocation::Refused;
         }
-        // What moves there takes the place of what is there: where that is resident it goes now, so that nothing but addresses
-        // can get lost.
-        if self.map.dirty(to, piece.pages) > 0 && self.purge_pages(to, piece.pages) {
-            self.with_runs(|_| self.map.clean(to, piece.pages));
-        }
+        // What moves there takes the place of what is there: that goes now, with what the map says of it, so that nothing but
+        // addresses can get lost, and what the map says is another span's alone if they are given again.
+        let place = Stretch { first: to, pages: piece.pages };
+        let clean = self.map.dirty(to, piece.pages) == 0 || self.purge_pages(to, piece.pages);
+        self.with_runs(|_| {
+            self.map.clean(to, piece.pages);
+            self.map.forget_huge(place);
+        });
         // SAFETY: the old pages are the caller's and lie in one mapping, the new ones ours; they are apart.
         let outcome = unsafe { self.source.relocate(span, target) };
-        if outcome == Relocation::Moved {
-            self.with_runs(|_| {
+        match outcome {
+            Relocation::Moved => self.with_runs(|_| {
                 self.map.set_seams(to, piece.pages);
                 self.map.copy_huge(piece.first, to, piece.pages);
-            });
+            }),
+            Relocation::Refused => {
+                if !clean {
+                    self.with_runs(|_| self.map.soil(to, piece.pages));
+                }
+                self.source.advise_huge(Span { at: target, bytes: span.bytes }, false);
+            }
+            Relocation::Lost => {}
         }
         outcome
     }

@@ -131,10 +131,8 @@ impl Runs {
     }
 
     /// Takes back what is left of a run without entries that a source has lost a piece of: the pages before it, which hold
-    /// what was moved there, and those behind.
+    /// what was moved there, and those behind. The piece may be a part of another span by now.
     pub(crate) fn give_up(&mut self, map: &Map, before: Stretch, piece: Stretch, behind: Stretch) {
-        map.clean(piece.first, piece.pages);
-        map.forget_huge(piece);
         self.mapped_pages -= u64::from(piece.pages);
         self.frees += 1;
         if before.pages > 0 {

@@ -30,6 +30,7 @@ impl Runs {
         witness: Witness,
         each_slab: &mut dyn FnMut(SlabRef) -> Verdict,
     ) -> Verdict {
+        map.audit_bitmaps()?;
         let mut sum = Sum::default();
         map.audit_tiles(witness, &mut |tile| match tile {
             Tile::Free(run) => sum.add_free(map, run),

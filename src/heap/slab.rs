@@ -12,6 +12,7 @@ use super::class::{Class, TARGET_MAX};
 use super::kept::{Kept, Marks, Word as Kind};
 use super::list::{Block, List};
 use super::map::Page;
+use super::roster::{Neighbours, Roster};
 use crate::fatal::{Fatal, die};
 use core::mem::MaybeUninit;
 use core::ops::Deref;
@@ -102,6 +103,7 @@ pub(crate) struct Slab {
     touched: Kept<u32>,
     /// Bit `i` is set iff no block outside lies, wholly or partly, in page `i`.
     empty: Kept<u32>,
+    roster: Neighbours,
 }
 
 /// What a slab adds to the gauges of its class, as bits of pages.
@@ -187,6 +189,7 @@ impl SlabRef {
             queued: Kept::new(0),
             touched: Kept::new(dirty),
             empty: Kept::new(u32::MAX >> (32 - pages)),
+            roster: Neighbours::new(),
         };
         let slab = Self(at.cast());
         // SAFETY: the caller gives the memory.
@@ -243,6 +246,17 @@ impl Slab {
 
     pub(crate) fn pages(&self) -> u32 {
         self.pages
+    }
+
+    /// The address of its first page.
+    pub(super) fn address_of_first(&self) -> usize {
+        self.base
+    }
+
+    /// Its place among all slabs of its class.
+    #[cfg(feature = "malloc-debug")]
+    pub(super) fn roster(&self) -> &Neighbours {
+        &self.roster
     }
 
     /// Pages that may hold anything but zeros, as bits.
@@ -427,6 +441,8 @@ pub(crate) struct Slabs {
     latest: Option<SlabRef>,
     /// Records of slabs that have gone.
     spare: Option<SlabRef>,
+    /// Every slab there is.
+    roster: Roster,
     /// Resident pages, of slabs not with a purger, that no block outside lies in.
     pub(crate) idle_pages: u32,
     /// The fewest of them since the purger last looked.
@@ -452,6 +468,7 @@ impl Slabs {
         soonest: None,
         latest: None,
         spare: None,
+        roster: Roster::EMPTY,
         idle_pages: 0,
         low_idle: 0,
         untouched_pages: 0,
@@ -525,6 +542,7 @@ impl Slabs {
     fn add(&mut self, slab: SlabRef) {
         self.slabs_taken += 1;
         self.count += 1;
+        self.roster.enter(slab);
         self.insert(slab);
         self.idle_pages += slab.gauge().idle();
         self.untouched_pages += slab.pages - slab.touched.get().count_ones();
@@ -568,6 +586,7 @@ impl Slabs {
         self.untouched_pages -= slab.pages - slab.touched.get().count_ones();
         self.slabs_given += 1;
         self.count -= 1;
+        self.roster.leave(slab);
     }
 
     /// Puts a slab with free blocks in its bin.
@@ -678,7 +697,6 @@ pub(crate) fn chain(mut at: Option<SlabRef>) -> impl Iterator<Item = SlabRef> {
 
 #[path = "slab_audit.rs"]
 mod audit;
-pub(super) use audit::Sum;
 
 #[cfg(all(test, loom))]
 #[path = "slab_loom_tests.rs"]

@@ -3,13 +3,13 @@
 use super::{BINS, Place, Slab, SlabRef, Slabs, words};
 use crate::finding::{Finding, Layer, Verdict};
 use crate::heap::class::{CLASSES, Class};
-use crate::heap::map::{Map, Page};
+use crate::heap::map::{Entry, Map, Page};
 #[cfg(feature = "malloc-debug")]
 use crate::os::Span;
 
-/// What the slabs of a class add up to, as the page map knows them.
+/// What the slabs of a class add up to.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::heap) struct Sum {
+struct Sum {
     slabs: u64,
     blocks_out: u64,
     /// Slabs in bins, and those in the list of those to purge.
@@ -20,30 +20,36 @@ pub(in crate::heap) struct Sum {
 }
 
 impl SlabRef {
-    /// Whether the record is as `create` made it for page `first`, but for the cells, and all cells are what was set.
+    /// Whether the record is as `create` made it for page `first`, but for the cells, and all cells are what was set. Under
+    /// the lock of its class.
     pub(in crate::heap) fn is_sound(self, map: &Map, first: Page) -> bool {
+        self.is_made_for(map, first) && self.is_intact()
+    }
+
+    /// Whether the record is as `create` made it for page `first`, but for the cells. While the slab is one.
+    pub(in crate::heap) fn is_made_for(self, map: &Map, first: Page) -> bool {
         if !self.class.is_intact() || self.class().index() >= CLASSES {
             return false;
         }
-        let (class, shift) = (self.class(), map.page_shift());
         let made = [self.first, self.page_shift, self.pages, self.blocks, self.blocks_in_page, self.bin_shift];
-        self.base == map.address_of(first) && made == shape(class, shift, first) && self.is_intact()
+        self.base == map.address_of(first) && made == shape(self.class(), map.page_shift(), first)
     }
 
     /// Whether all cells are what was set, as far as can be told.
     fn is_intact(self) -> bool {
-        let Slab { free, hint, place, next, prev, later, sooner, queued, touched, empty, .. } = &*self;
+        let Slab { free, hint, place, next, prev, later, sooner, queued, touched, empty, roster, .. } = &*self;
         let links = [next, prev, later, sooner].iter().all(|link| link.is_intact());
         let counts = [free, hint, touched, empty].iter().all(|count| count.is_intact());
         links
             && counts
             && place.is_intact()
             && queued.is_intact()
+            && roster.is_intact()
             && (0..words(self.blocks as usize) as u32).all(|at| self.word(at).is_intact())
     }
 
-    /// Audits a slab that `is_sound`, adds it to `sum`, and takes the marks of its blocks away. Nobody else is at it.
-    pub(in crate::heap) fn audit(self, sum: &mut Sum) -> Verdict {
+    /// Audits a slab that `is_sound`, adds it to `sum`, and takes the marks of its blocks away.
+    fn audit(self, sum: &mut Sum) -> Verdict {
         let words = words(self.blocks as usize) as u32;
         let holds = |holds, rule| Layer::Slabs.holds(holds, rule, self.base);
         let free: u32 = (0..words).map(|at| self.word(at).get().count_ones()).sum();
@@ -100,9 +106,23 @@ fn shape(class: Class, page_shift: u32, first: Page) -> [u32; 6] {
 }
 
 impl Slabs {
-    /// Audits the bins, the list of slabs to purge and the spare records; and the sums, where nobody else is at it and `sum`
-    /// says what they must be.
-    pub(in crate::heap) fn audit(&self, map: &Map, class: Class, sum: Option<Sum>) -> Verdict {
+    /// Audits every slab of the class, the bins, the list of slabs to purge, the spare records, and the sums. Without a roster
+    /// full slabs are not seen, and what is counted is compared with nothing. There are no more than `records` records.
+    pub(in crate::heap) fn audit(&self, map: &Map, class: Class, records: u64) -> Verdict {
+        let sum = match self.roster.walk() {
+            None => None,
+            Some((first, next)) => {
+                let mut sum = Sum::default();
+                self.follow(first, next, |slab| {
+                    let first = map.page_of(slab.base);
+                    let known = map.entry(first) == Entry::Slab(slab) && slab.is_sound(map, first);
+                    let sound = known && slab.class() == class;
+                    Layer::Slabs.holds(sound, "a slab's record is as it was made", slab.address())?;
+                    slab.audit(&mut sum)
+                })?;
+                Some(sum)
+            }
+        };
         let mut binned = 0;
         for (bin, head) in self.bins.iter().enumerate() {
             let filled = bin < BINS && self.filled >> bin & 1 == 1;
@@ -141,14 +161,14 @@ impl Slabs {
             },
         )?;
         Layer::Slabs.holds(self.latest == before, "the last slab to purge is the last in the list", 0)?;
-        self.follow_spare()?;
+        self.follow_spare(records)?;
         sum.map_or(Ok(()), |sum| self.audit_sum(sum, binned, queued))
     }
 
     fn audit_sum(&self, sum: Sum, binned: u64, queued: u64) -> Verdict {
         let lists = (binned, queued) == (sum.binned, sum.queued);
         Layer::Slabs.holds(lists, "slabs with free blocks, and those to purge, are in their lists", 0)?;
-        Layer::Slabs.holds(self.count == sum.slabs, "slabs are as many as the page map has", 0)?;
+        Layer::Slabs.holds(self.count == sum.slabs, "slabs are as many as are counted", 0)?;
         Layer::Slabs.holds(self.blocks_out == sum.blocks_out, "blocks outside are as many as the slabs lack", 0)?;
         let pages = (self.idle_pages, self.untouched_pages) == (sum.idle_pages, sum.untouched_pages);
         Layer::Slabs.holds(pages, "idle and untouched pages are as many as the slabs have", 0)
@@ -177,10 +197,12 @@ impl Slabs {
         super::chain(self.spare).for_each(each);
     }
 
-    fn follow_spare(&self) -> Verdict {
-        let mut at = self.spare;
+    fn follow_spare(&self, records: u64) -> Verdict {
+        let (mut at, mut met) = (self.spare, 0);
         while let Some(slab) = at {
-            Layer::Slabs.holds(slab.next.is_intact(), "spare records are linked as they were", slab.address())?;
+            met += 1;
+            let linked = met <= records && slab.next.is_intact();
+            Layer::Slabs.holds(linked, "spare records are linked as they were", slab.address())?;
             at = slab.next.get();
         }
         Ok(())

@@ -129,13 +129,14 @@ impl Heap {
     }
 
     /// Audits the heap, beside whatever other threads do with it: as `Stratalloc::check` audits the process heap, and all of
-    /// this one's caches. O(pages of the heap).
+    /// this one's caches. O(pages of the heap's address ranges).
     ///
     /// # Errors
     /// The first rule that does not hold. The heap is damaged then: nothing that it does is certain any more.
     pub fn check(&self) -> Result<(), Finding> {
         let engine = &self.body().engine;
-        self.body().shards.iter().try_for_each(|shard| shard.with(|shard| engine.check(Some(&shard.0))))
+        engine.check(None)?;
+        self.body().shards.iter().try_for_each(|shard| shard.with(|shard| engine.check_cache(&shard.0)))
     }
 
     /// Bytes that a block for `layout` really has.

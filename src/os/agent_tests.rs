@@ -52,7 +52,8 @@ fn a_hundred_agents_one_at_a_time_and_none_is_left() {
         assert!((0..3).all(|_| AGENT.summon()) && AGENT.is_at_work());
         wait_until(|| BEGUN.load(SeqCst) == cycle);
         assert!(AGENT.summon());
-        assert!(count() >= 1);
+        // The kernel's list may lack one while others end.
+        wait_until(|| count() >= 1);
         MAY_GO.store(true, SeqCst);
         wait_until(|| !AGENT.is_at_work());
     }
