@@ -220,7 +220,7 @@ fn fail_each(name: &str, kinds: u8, least: usize, like: Plan) {
 #[test]
 fn g13_each_mmap_fails() {
     fail_each("mmap", 1 << MMAP, 8, NOTHING);
-    fail_each("mmap, askew", 1 << MMAP, 12, Plan { askew: true, ..NOTHING });
+    fail_each("mmap, askew", 1 << MMAP, 9, Plan { askew: true, ..NOTHING });
 }
 
 /// (Once the system has refused to move pages it is not asked again: there is one failure in each heap.)
@@ -243,7 +243,7 @@ fn g13_each_madvise_fails() {
 
 #[test]
 fn g13_each_munmap_fails() {
-    fail_each("munmap, askew", 1 << MUNMAP, 10, Plan { askew: true, ..NOTHING });
+    fail_each("munmap, askew", 1 << MUNMAP, 4, Plan { askew: true, ..NOTHING });
 }
 
 #[test]
