@@ -16,6 +16,9 @@ pub(crate) enum Fatal {
     NotOurs,
     /// A record of the heap points to a page that the heap never had.
     Damaged,
+    /// A pointer came to `free`, `realloc` or `malloc_usable_size` at which no block of this heap begins.
+    #[cfg(feature = "c-abi")]
+    Foreign,
     /// A run was freed whose first page does not begin a run of that length.
     NotARun,
 }
@@ -39,6 +42,11 @@ impl Fatal {
                  Layout of its allocation\n"
             }
             Self::Damaged => "stratalloc: the heap's records are damaged; something wrote outside its own block\n",
+            #[cfg(feature = "c-abi")]
+            Self::Foreign => {
+                "stratalloc: free, realloc or malloc_usable_size of a pointer at which no live block of this heap begins; \
+                 pass what malloc returned, once\n"
+            }
             Self::NotARun => {
                 "stratalloc: pages were freed that are no run of that length; free with the pointer and the Layout of \
                  their allocation\n"

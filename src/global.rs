@@ -4,6 +4,8 @@
 use crate::config::Config;
 use crate::fatal::{Fatal, die};
 use crate::finding::Finding;
+#[cfg(all(feature = "c-abi", target_arch = "x86_64"))]
+use crate::heap::Quick;
 use crate::heap::{Block, Blocks, Cache, Class, Engine};
 use crate::lock::Spin;
 use crate::os::Mmap;
@@ -14,6 +16,19 @@ use core::ptr::{NonNull, null_mut};
 
 /// The heap of the process.
 pub(crate) static ENGINE: Engine<Mmap, Spin> = Engine::new(Mmap::new());
+
+/// The short way from a block to its class.
+#[cfg(all(feature = "c-abi", target_arch = "x86_64"))]
+pub(crate) static QUICK: Quick = Quick::none();
+
+/// Called once, before the first block.
+pub(crate) fn heap_is_ready() {
+    #[cfg(all(feature = "c-abi", target_arch = "x86_64"))]
+    // SAFETY: called by the engine when it opens.
+    if !unsafe { ENGINE.let_serve(&QUICK) } {
+        die(Fatal::PageSize);
+    }
+}
 
 /// What stands between the users and the engine.
 #[cfg(not(feature = "valgrind"))]
@@ -168,7 +183,31 @@ unsafe impl GlobalAlloc for Stratalloc {
 /// It carries the settings of the `Stratalloc` value, for the slow paths alone; these take it by value, so that the fast
 /// paths need no memory for it.
 #[derive(Clone, Copy)]
-struct Process<'a>(&'a Config);
+pub(crate) struct Process<'a>(&'a Config);
+
+/// What the C names do, who know a block's class or its length.
+#[cfg(feature = "c-abi")]
+impl<'a> Process<'a> {
+    pub(crate) const fn new(config: &'a Config) -> Self {
+        Self(config)
+    }
+
+    /// Frees a block of a class, past the fast path.
+    pub(crate) fn spill(self, block: Block, class: Class) {
+        if !thread::with_cache_to_free(|cache| cache.push(class, block)) {
+            spill(block, class, self);
+        }
+    }
+
+    /// Frees a run of `bytes` bytes.
+    ///
+    /// # Safety
+    /// - It came from the process heap, and is live.
+    pub(crate) unsafe fn free_run(self, run: NonNull<u8>, bytes: usize) {
+        // SAFETY: handed on; no list cares for an alignment.
+        unsafe { free_beyond(run, bytes, 1) };
+    }
+}
 
 impl Process<'_> {
     /// The slow path of `alloc` for blocks.
@@ -197,7 +236,7 @@ impl Process<'_> {
     /// A block of class `to` with the first `bytes` bytes of `old`, of class `from`, which is freed; null, and nothing
     /// changed, without memory. `bytes` are no more than either has.
     #[inline]
-    fn move_block(self, old: Block, from: Class, to: Class, bytes: usize) -> *mut u8 {
+    pub(crate) fn move_block(self, old: Block, from: Class, to: Class, bytes: usize) -> *mut u8 {
         let fresh = thread::with_cache(|cache| cache.pop(to)).map_or_else(|| self.refill(to), Block::as_ptr);
         if !fresh.is_null() {
             // SAFETY: both blocks have that many bytes, are apart, and are ours.
@@ -259,7 +298,7 @@ fn alloc_zeroed_beyond(size: usize, align: usize, front: Process<'_>) -> *mut u8
 #[cold]
 #[inline(never)]
 fn spill(block: Block, class: Class, front: Process<'_>) {
-    thread::with_cache(|cache| {
+    thread::with_cache_to_free(|cache| {
         if ENGINE.stack(cache, class, block) {
             return;
         }
@@ -280,7 +319,7 @@ fn spill(block: Block, class: Class, front: Process<'_>) {
 unsafe fn free_beyond(block: NonNull<u8>, size: usize, align: usize) {
     // SAFETY: the two are a layout's.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    thread::with_cache(|cache| {
+    thread::with_cache_to_free(|cache| {
         // SAFETY: handed on.
         if !unsafe { ENGINE.push_listed(cache, block, layout) } {
             // SAFETY: handed on.
@@ -326,7 +365,7 @@ unsafe impl Blocks for Process<'_> {
         };
         // SAFETY: as above, of this class.
         let block = unsafe { Block::from_raw(at) };
-        if !thread::with_cache(|cache| cache.push(class, block)) {
+        if !thread::with_cache_to_free(|cache| cache.push(class, block)) {
             spill(block, class, *self);
         }
     }

@@ -96,6 +96,7 @@
 //! - `fine-classes`: four size classes per doubling in place of one, and up to 3,584 bytes in place of 2,048: less memory,
 //!   somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
+//! - `c-abi`: C names with a prefix, `c-override`: the bare ones, too; see `c_abi`.
 //! - `malloc-debug`: each word of a record has a copy or a check; see [`heap::Attached::check`].
 //! - `valgrind`: valgrind's memcheck knows the blocks.
 #![cfg_attr(not(test), no_std)]
@@ -118,6 +119,8 @@ extern crate self as stratalloc;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 compile_error!("stratalloc knows Linux and Android: it needs madvise(MADV_DONTNEED) that zeroes, and mremap");
 
+#[cfg(all(feature = "c-abi", not(loom)))]
+pub mod c_abi;
 mod config;
 mod fatal;
 mod finding;

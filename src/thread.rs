@@ -12,22 +12,20 @@ use crate::heap::Cache;
 use crate::os;
 use crate::twin::{self, Twin};
 use core::ffi::c_void;
-use core::ptr::NonNull;
 
-std::thread_local! {
-    static CACHE: Cache = const { Cache::new() };
-    static END: End = const { End };
-}
-
-/// Its drop is the end of the thread's cache.
-struct End;
-
-impl Drop for End {
-    fn drop(&mut self) {
-        os::not_at_thread_end();
-        end();
-    }
-}
+// Where the cache lies, and how its end is heard of.
+#[cfg(not(feature = "c-abi"))]
+mod local;
+#[cfg(not(feature = "c-abi"))]
+use local::{hear_of_end, let_go, pool};
+#[cfg(not(feature = "c-abi"))]
+pub(crate) use local::{with_cache, with_cache_to_free};
+#[cfg(feature = "c-abi")]
+mod pointed;
+#[cfg(feature = "c-abi")]
+use pointed::{hear_of_end, let_go, pool};
+#[cfg(feature = "c-abi")]
+pub(crate) use pointed::{own, with_cache, with_cache_to_free};
 
 /// The end of a cache that has begun when the destructors of thread-locals had run, in a destructor of C's
 /// thread-specific data: `END` is dropped no more.
@@ -40,6 +38,7 @@ fn end() {
         if cache.is_live() && !twin::is(Twin::G11) {
             // SAFETY: the cache is attached, and nobody uses it now.
             unwatched(|| unsafe { ENGINE.detach(cache) });
+            let_go(cache);
         }
     });
 }
@@ -52,34 +51,6 @@ pub(crate) fn unwatched<R>(work: impl FnOnce() -> R) -> R {
 #[cfg(feature = "valgrind")]
 pub(crate) use crate::watch::quietly as unwatched;
 
-/// Runs `section` with the thread's cache.
-#[inline(always)]
-pub(crate) fn with_cache<R>(section: impl FnOnce(&Cache) -> R) -> R {
-    // The section is not handed on: the compiler would not inline what is handed a long one.
-    let cache = CACHE.with(|cache| NonNull::from(in_register(cache)));
-    // SAFETY: the thread-local has no destructor, so it stays where it is until the thread has ended.
-    section(unsafe { cache.as_ref() })
-}
-
-/// The same reference, in a register: one addition to the thread's base, where the compiler would address every field by
-/// the thread's segment.
-#[inline(always)]
-fn in_register(cache: &Cache) -> &Cache {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        let mut at: *const Cache = cache;
-        // SAFETY: no instruction; the value is what it was, and nothing behind it is read.
-        #[allow(clippy::pointers_in_nomem_asm_block, reason = "the block only pins the value to a register")]
-        unsafe {
-            core::arch::asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
-        }
-        // SAFETY: as `cache`.
-        unsafe { &*at }
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    cache
-}
-
 /// Makes the thread's cache ready, and the heap before it. Without memory for that nothing changes, and the caller finds
 /// the cache not live.
 #[cold]
@@ -91,10 +62,10 @@ pub(crate) fn begin(cache: &Cache, config: &Config) -> bool {
     if cache.is_fresh() {
         // SAFETY: the cache is this thread's and lies where it is until the thread has ended; `end` detaches it.
         unsafe { ENGINE.attach(cache) };
-        os::at_thread_end(end_late);
+        let late = os::at_thread_end(end_late);
         // The registration may allocate: by now the cache can serve it.
-        if END.try_with(|_| ()).is_err() {
-            // SAFETY: attached above. The thread is past the point where `End` could do it.
+        if !hear_of_end(late) {
+            // SAFETY: attached above. The thread is past the point where somebody could do it.
             unsafe { ENGINE.detach(cache) };
         }
     }
@@ -121,15 +92,21 @@ extern "C" fn purger(nothing: *mut c_void) -> *mut c_void {
     }
 }
 
+/// Sees to it that forks are survived. Handlers that are registered before may not allocate.
+pub(crate) fn register_fork() {
+    os::at_fork_once(prepare, parent, child);
+}
+
 /// Opens the process heap for `config`, which must be what it was opened with before.
 fn open(config: &Config) -> bool {
     if !ENGINE.is_open() {
-        os::at_fork_once(prepare, parent, child);
+        register_fork();
         ENGINE.source().set_huge_pages(config.huge_pages);
-        if !ENGINE.open(config) {
+        if !ENGINE.open_and(config, crate::global::heap_is_ready) {
             return false;
         }
-        if config.purge == Purge::Soon {
+        // Behind C names the C library may be the caller, with its own locks held: no thread can be started.
+        if config.purge == Purge::Soon && !cfg!(feature = "c-abi") {
             ENGINE.source().purger().enlist(purger);
         }
     }
@@ -141,6 +118,7 @@ fn open(config: &Config) -> bool {
 
 extern "C" fn prepare() {
     if !twin::is(Twin::G12) {
+        pool::hold();
         ENGINE.before_fork();
     }
 }
@@ -149,6 +127,8 @@ extern "C" fn parent() {
     if !twin::is(Twin::G12) {
         // SAFETY: `prepare` ran before.
         unsafe { ENGINE.after_fork() };
+        // SAFETY: as above.
+        unsafe { pool::release() };
     }
 }
 
@@ -156,6 +136,8 @@ extern "C" fn child() {
     if !twin::is(Twin::G12) {
         ENGINE.source().purger().forget();
         // SAFETY: `prepare` ran before, in the thread this one is a copy of.
+        unsafe { pool::release() };
+        // SAFETY: as above.
         with_cache(|cache| unsafe { ENGINE.after_fork_in_child(cache.is_live().then_some(cache)) });
     }
 }

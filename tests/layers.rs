@@ -13,7 +13,8 @@ const LEVELS: &[&[&str]] = &[
     &["heap/bins.rs", "heap/granule.rs", "heap/run.rs"],
     &["heap/", "stats.rs"],
     &["watch.rs"],
-    &["global.rs", "thread.rs", "object/"],
+    &["global.rs", "thread", "object/"],
+    &["c_abi/"],
     &["lib.rs", "models.rs"],
 ];
 
@@ -24,14 +25,18 @@ const DOORS: &[(&str, &[&str])] = &[
     ("last_words(", &["os/", "fatal.rs", "lock.rs"]),
     ("abort(", &["os/", "fatal.rs", "lock.rs"]),
     ("spin::", &["lock.rs"]),
-    ("thread_local!", &["thread.rs", "lock.rs", "object/", "twin.rs"]),
-    ("static ", &["global.rs", "thread.rs", "object/", "os/", "twin.rs", "lock.rs", "lib.rs"]),
+    ("thread_local!", &["thread/", "lock.rs", "object/", "twin.rs"]),
+    ("static ", &["global.rs", "thread", "object/", "os/", "twin.rs", "lock.rs", "lib.rs", "c_abi/"]),
     (
         "feature = ",
         &[
             "lib.rs",
             "global.rs",
             "thread.rs",
+            "c_abi/",
+            "os/thread_end.rs",
+            "heap/map.rs",
+            "fatal.rs",
             "os/mod.rs",
             "os/unix.rs",
             "os/agent.rs",
@@ -91,7 +96,7 @@ fn imported(name: &str, line: &str) -> Vec<String> {
     let inner = |rest: &str| rest.split([':', ';', ' ', '{', ',']).next().unwrap_or_default().to_string();
     if let Some(rest) = path.strip_prefix("crate::") {
         let first = inner(rest);
-        return if ["heap", "os"].contains(&first.as_str()) {
+        return if ["heap", "os", "c_abi"].contains(&first.as_str()) {
             vec![format!("{first}/")]
         } else {
             vec![format!("{first}.rs")]

@@ -176,7 +176,9 @@ fn g11_destructors_before_and_after_the_end_of_the_cache() {
             SECOND.set(Some(Probe(&LATER)));
         });
         assert_eq!((LATER.runs(), LATER.caches()), (1, before + 1), "with the cache");
-        assert_eq!((EARLIER.runs(), EARLIER.caches()), (1, before), "past the cache");
+        // Behind C names the cache ends with C's thread-specific data, later than all of these.
+        let then = before + usize::from(cfg!(feature = "c-abi"));
+        assert_eq!((EARLIER.runs(), EARLIER.caches()), (1, then), "past the cache");
         assert_eq!(caches(), before);
     })
     .well();

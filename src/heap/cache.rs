@@ -214,6 +214,14 @@ impl Cache {
         }
     }
 
+    /// A cache of a thread that has none: it takes nothing.
+    #[cfg(feature = "c-abi")]
+    pub(crate) fn dead() -> Self {
+        let cache = Self::new();
+        cache.state.set(State::Dead);
+        cache
+    }
+
     #[inline(always)]
     fn main(&self, class: Class) -> Bin<'_> {
         // SAFETY: the index of a `Class` is below `CLASSES`.

@@ -115,6 +115,16 @@ impl Class {
         }
     }
 
+    /// The class at a place in the ladder.
+    ///
+    /// # Safety
+    /// - `index` is below `CLASSES`.
+    #[cfg(feature = "c-abi")]
+    #[inline(always)]
+    pub(crate) const unsafe fn from_index(index: usize) -> Self {
+        Self(index)
+    }
+
     /// Every class, the smallest first.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
         (0..CLASSES).map(Self)

@@ -49,6 +49,10 @@ pub(crate) enum Entry {
     Slab(SlabRef),
 }
 
+/// Above the address of its record the entry of a slab has its class, and one; those of others have nothing there.
+const CLASS_SHIFT: u32 = 56;
+const BELOW_CLASS: u64 = (1 << CLASS_SHIFT) - 1;
+
 const KIND: u64 = 7;
 const FREE: u64 = 1;
 const RUN: u64 = 2;
@@ -58,7 +62,7 @@ const KEPT: u64 = 5;
 
 impl Entry {
     /// Kind in the low three bits; above them a length, or the address of a slab's record, which is a multiple of 8 and
-    /// below 2⁴⁸.
+    /// below 2⁴⁸, and in the highest byte its class, and one.
     fn encode(self) -> u64 {
         sealed(match self {
             Self::None => 0,
@@ -66,7 +70,7 @@ impl Entry {
             Self::Run(pages) => u64::from(pages) << 3 | RUN,
             Self::RunEnd => RUN_END,
             Self::Kept(pages) => u64::from(pages) << 3 | KEPT,
-            Self::Slab(slab) => slab.address() as u64 | SLAB,
+            Self::Slab(slab) => (slab.class().index() as u64 + 1) << CLASS_SHIFT | slab.address() as u64 | SLAB,
         })
     }
 
@@ -77,7 +81,7 @@ impl Entry {
             RUN => Self::Run((word >> 3) as u32),
             RUN_END => Self::RunEnd,
             KEPT => Self::Kept((word >> 3) as u32),
-            SLAB => SlabRef::from_address((word & !KIND) as usize).map_or(Self::None, Self::Slab),
+            SLAB => SlabRef::from_address((word & BELOW_CLASS & !KIND) as usize).map_or(Self::None, Self::Slab),
             _ => Self::None,
         }
     }
@@ -544,6 +548,10 @@ impl Map {
 
 static_assertions::const_assert!(FREE_BYTES.is_multiple_of(8));
 static_assertions::const_assert!(CLASSES < 64);
+
+#[cfg(feature = "c-abi")]
+#[path = "map_quick.rs"]
+pub(super) mod quick;
 
 #[path = "map_audit.rs"]
 mod audit;

@@ -52,6 +52,8 @@ use class::PerClass;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use depot::Depot;
+#[cfg(feature = "c-abi")]
+pub(crate) use map::quick::Quick;
 use map::{Entry, Map};
 use reserve::Reserve;
 use run::Runs;
@@ -199,6 +201,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Makes the heap ready with the settings of `config`, once; later calls only wait until it is. False if there is
     /// no memory for its first records; a later call tries again.
     pub fn open(&self, config: &Config) -> bool {
+        self.open_and(config, || {})
+    }
+
+    /// As `open`; whoever makes it ready runs `last`, before anybody gets a block.
+    pub(crate) fn open_and(&self, config: &Config, last: impl FnOnce()) -> bool {
         // Acquire: pairs with the Release below; the settings and the map are there.
         while self.phase.load(Acquire) != OPEN {
             if self.phase.compare_exchange(CLOSED, OPENING, Acquire, Relaxed).is_err() {
@@ -212,6 +219,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 die(Fatal::PageSize);
             }
             let opened = self.map.open(&self.source);
+            if opened {
+                last();
+            }
             // Release: publishes the settings and the map.
             let order = if twin::is(Twin::Open) { Relaxed } else { Release };
             self.phase.store(if opened { OPEN } else { CLOSED }, order);
@@ -245,6 +255,34 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Whether `address` lies in a slab or begins a run in use of this heap; O(1).
     pub fn owns(&self, address: usize) -> bool {
         self.is_open() && matches!(self.map.look_up(address), Entry::Slab(_) | Entry::Run(_) | Entry::RunEnd)
+    }
+
+    /// Bytes in a page.
+    #[cfg(feature = "c-abi")]
+    pub(crate) fn page_size(&self) -> usize {
+        self.source.page_size()
+    }
+
+    /// Lets `quick` serve this heap; false if its memory is of another shape.
+    ///
+    /// # Safety
+    /// - Called by the `last` of `open_and`.
+    #[cfg(feature = "c-abi")]
+    pub(crate) unsafe fn let_serve(&self, quick: &Quick) -> bool {
+        // SAFETY: before the heap is open nobody else calls this or has a block.
+        unsafe { quick.serve(&self.map) }
+    }
+
+    /// What is at `address`, if a block may begin there: the class of its slab, or the length of its run in bytes. O(1).
+    #[cfg(feature = "c-abi")]
+    pub(crate) fn place_at(&self, address: usize) -> Option<Place> {
+        match self.is_open().then(|| self.map.look_up(address))? {
+            Entry::Slab(slab) => slab.index_of(address).map(|_| Place::Block(slab.class())),
+            Entry::Run(pages) if address & (self.map.page_bytes() - 1) == 0 => {
+                Some(Place::Run((pages as usize) << self.map.page_shift()))
+            }
+            _ => None,
+        }
     }
 
     /// Blocks in a list of `class`: the paper's `target`. It is fixed when the heap is opened, and 0 before.
@@ -368,6 +406,27 @@ impl Registry {
             at = cache.older.get();
             Some(cache)
         })
+    }
+}
+
+/// Where a block is that somebody frees who does not know its size.
+#[cfg(feature = "c-abi")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// In a slab of that class.
+    Block(Class),
+    /// It is a run of so many bytes.
+    Run(usize),
+}
+
+#[cfg(feature = "c-abi")]
+impl Place {
+    /// Bytes that the block has.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::Block(class) => class.size(),
+            Self::Run(bytes) => bytes,
+        }
     }
 }
 

@@ -13,13 +13,25 @@ mod unix;
 pub(crate) use agent::sleep;
 pub use fixed::Fixed;
 #[cfg(all(feature = "std", not(loom)))]
-pub(crate) use thread_end::{at_thread_end, not_at_thread_end};
+pub(crate) use thread_end::at_thread_end;
+#[cfg(all(feature = "std", not(feature = "c-abi"), not(loom)))]
+pub(crate) use thread_end::not_at_thread_end;
 pub use unix::Mmap;
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use unix::at_fork_once;
-pub(crate) use unix::{abort, last_words, rest, yield_now};
+#[cfg(any(feature = "allocator-api2", feature = "c-abi"))]
+pub(crate) use unix::map;
 #[cfg(feature = "allocator-api2")]
-pub(crate) use unix::{map, unmap};
+pub(crate) use unix::unmap;
+pub(crate) use unix::{abort, last_words, rest, yield_now};
+#[cfg(feature = "c-abi")]
+pub(crate) use unix::{keep_errno, set_errno};
+
+/// The error numbers that C names set.
+#[cfg(feature = "c-abi")]
+pub(crate) mod errno {
+    pub(crate) use libc::{EINVAL, ENOMEM};
+}
 
 use core::ptr::NonNull;
 

@@ -1,23 +1,24 @@
 //! The last call in a thread: by C's thread-specific data, whose destructors run after those of thread-locals.
 
 use crate::sync::{AcqRel, Acquire, AtomicUsize};
+#[cfg(not(feature = "c-abi"))]
 use core::ptr::null_mut;
 
 /// The key of [`at_thread_end`], and one; 0 before there is one.
 static END_KEY: AtomicUsize = AtomicUsize::new(0);
 
 /// Lets `end`, the same in every call, run when this thread ends, after the destructors of its thread-locals; also when
-/// those have run already. (But for a thread whose keys' destructors have gone on setting keys for as many rounds as the
+/// those have run already; false if there is no memory for that. (But for a thread whose keys' destructors have gone on setting keys for as many rounds as the
 /// system goes along with.)
-pub(crate) fn at_thread_end(end: extern "C" fn(*mut libc::c_void)) {
-    if let Some(key) = end_key().or_else(|| make_end_key(end)) {
-        // SAFETY: the key exists as long as the process; any value but null will do. Without memory for the value there
-        // is nobody to tell.
-        let _ = unsafe { libc::pthread_setspecific(key, (&raw const END_KEY).cast()) };
-    }
+pub(crate) fn at_thread_end(end: extern "C" fn(*mut libc::c_void)) -> bool {
+    end_key().or_else(|| make_end_key(end)).is_some_and(|key| {
+        // SAFETY: the key exists as long as the process; any value but null will do.
+        unsafe { libc::pthread_setspecific(key, (&raw const END_KEY).cast()) == 0 }
+    })
 }
 
 /// Takes back what [`at_thread_end`] has arranged for this thread.
+#[cfg(not(feature = "c-abi"))]
 pub(crate) fn not_at_thread_end() {
     if let Some(key) = end_key() {
         // SAFETY: the key exists as long as the process.

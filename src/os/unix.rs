@@ -225,6 +225,24 @@ fn errno() -> libc::c_int {
     unsafe { at.read() }
 }
 
+/// Runs `section`, after which this thread's error number is what it was before.
+#[cfg(feature = "c-abi")]
+pub(crate) fn keep_errno<R>(section: impl FnOnce() -> R) -> R {
+    let before = errno();
+    let result = section();
+    set_errno(before);
+    result
+}
+
+/// Sets the number of the last error of this thread.
+#[cfg(feature = "c-abi")]
+pub(crate) fn set_errno(number: libc::c_int) {
+    // SAFETY: no preconditions; it is this thread's.
+    let at = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    unsafe { at.write(number) };
+}
+
 /// Maps fresh zeroed memory at just these addresses, if nothing is mapped there.
 fn map_fixed(span: Span) -> bool {
     let flags = FLAGS | libc::MAP_FIXED_NOREPLACE;
