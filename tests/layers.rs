@@ -155,3 +155,17 @@ fn every_row_has_its_test() {
         assert!(table.contains(&format!("| {} |", row.to_uppercase())), "docs/rows.md has no row for {row}");
     }
 }
+
+/// The words of a text that begin with `stratalloc_`, each once.
+fn c_names(text: &str) -> std::collections::BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("stratalloc_")).collect()
+}
+
+#[test]
+fn the_header_declares_every_c_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let [source, header] = ["src/c_abi/mod.rs", "include/stratalloc.h"].map(|name| fs::read_to_string(root.join(name)));
+    let (source, header) = (source.expect("the names"), header.expect("the header"));
+    assert_eq!(c_names(&code(&source).join("\n")), c_names(&header), "make the header anew: cbindgen.toml says how");
+}
