@@ -3,7 +3,8 @@
 //! The cache is a thread-local without a destructor, so it can be reached at any time. A second thread-local with one is
 //! registered when the cache begins: when it is dropped, at the end of the thread, the cache gives everything back and
 //! takes nothing more; destructors that run later are served past it. This holds for the main thread and for threads
-//! made by C code.
+//! made by C code. (Behind C names a word of thread-local storage points to the cache, which lies in a pool, and its end
+//! comes with C's thread-specific data: `thread/pointed.rs`.)
 
 use crate::config::{Config, Purge};
 use crate::fatal::{Fatal, die};

@@ -31,7 +31,8 @@ fn layout(size: usize, align: usize) -> Option<Layout> {
     Layout::from_size_align(size.max(1), align).ok()
 }
 
-/// The class for a block of `size` bytes and, what the same heap may hand out as any of C's: at least 16 bytes at 16.
+/// The class for a block of `size` bytes that is aligned for any object that fits: from 16 bytes on to 16, since all classes
+/// from there on are multiples of 16 (`class.rs` proves it).
 #[inline(always)]
 fn class_of(size: usize) -> Option<Class> {
     Class::of_size(size, 1)

@@ -225,6 +225,7 @@ const fn ladder_is_right() -> bool {
                     || block < size
                     || !block.is_multiple_of(align) && align > 8
                     || !block.is_multiple_of(8)
+                    || block >= 16 && !block.is_multiple_of(16)
                     || !tight
                 {
                     return false;

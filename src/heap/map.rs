@@ -273,7 +273,7 @@ impl Map {
     }
 
     /// Sets what a page is. Its leaf exists: the page was covered.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn set(&self, page: Page, entry: Entry) {
         if let Some(cell) = self.entry_cell(page) {
             cell.store(entry.encode(), Relaxed);
@@ -474,9 +474,11 @@ impl Map {
         });
     }
 
-    /// Says that no granule that begins in `part` is huge; under the lock of the runs.
+    /// Says that no granule of `part`, which begins with one, is huge; under the lock of the runs.
     pub(crate) fn forget_huge(&self, part: Stretch) {
-        self.each_word(HUGE, part.first, part.pages, |word, mask, _| word.store(word.load() & !mask));
+        if self.grain() > 0 {
+            (0..part.pages).step_by(self.grain() as usize).for_each(|at| self.set_huge(part.first + at, false));
+        }
     }
 
     /// Says that the granules from `to` on are huge where those of `pages` pages from `from` on are; under the lock of the

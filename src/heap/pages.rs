@@ -24,15 +24,6 @@ const SPARSE: usize = 1 << 20;
 /// Dirty pages side by side from which on it is worth a system call not to write them.
 const PURGE_FROM: u32 = 16;
 
-/// What became of moving a block's pages.
-enum Outcome {
-    Moved,
-    /// The rest is where it was.
-    Refused,
-    /// The rest is where it was, and this piece of the new place is the heap's no more.
-    Lost(Stretch),
-}
-
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// The length of the run list for a layout that is no class's, in pages, if it has one. (A layout without size has a
     /// shape, and finds its list by that.)
@@ -354,32 +345,23 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let pages = u32::try_from(new.size().div_ceil(self.map.page_bytes())).ok()?;
         let to = self.take_movable_run(pages, new, Fill::Any)?;
         let fresh: *mut u8 = with_exposed_provenance_mut(self.map.address_of(to));
-        // Until it is the block's, the new place has no entries: should a piece of it get lost, its addresses may be another
-        // span's before we know.
-        self.with_runs(|_| self.map.clear_run(to, pages));
-        let (moved, outcome) = self.move_pieces(from, to);
+        let (moved, outcome) = self.move_pieces(from, Stretch { first: to, pages });
         let bytes = (moved as usize) << self.map.page_shift();
         match outcome {
-            Outcome::Lost(piece) => {
+            Relocation::Lost => {
                 // SAFETY: the old place is there: what had moved comes back.
                 unsafe { block.copy_from_nonoverlapping(fresh, bytes) };
-                let end = to + pages;
-                let (before, behind) = (Stretch { first: to, pages: moved }, piece.first + piece.pages);
-                let behind = Stretch { first: behind, pages: end - behind };
-                self.with_runs(|runs| runs.give_up(&self.map, before, piece, behind));
-                self.tally.lost_mapped((piece.pages as usize) << self.map.page_shift());
-                self.keep_idle_bound_after(moved);
+                self.give_up(to, moved, pages);
             }
-            Outcome::Refused if moved == 0 => {
+            Relocation::Refused if moved == 0 => {
                 self.with_runs(|runs| runs.free_as_marked(&self.map, Stretch { first: to, pages }));
             }
-            Outcome::Refused | Outcome::Moved => {
-                self.with_runs(|_| self.map.set_run(to, pages));
+            Relocation::Refused | Relocation::Moved => {
                 let rest = old.size() - bytes.min(old.size());
                 // SAFETY: behind what was moved, both blocks have that many bytes.
                 unsafe { fresh.wrapping_add(bytes).copy_from_nonoverlapping(block.wrapping_add(bytes), rest) };
                 self.fill_densely(Stretch { first: to + moved, pages: pages - moved });
-                self.finish_relocation(Stretch { first: from.first, pages: moved }, pages);
+                self.finish_relocation(Stretch { first: from.first, pages: moved }, Stretch { first: to, pages });
                 return Some(fresh);
             }
         }
@@ -397,62 +379,74 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         Some(Stretch { first: self.map.page_of(address), pages })
     }
 
-    /// Moves the pages `from` to `to`, one of the kernel's mappings after the other. Returns how many have moved, and what
-    /// became of the last attempt.
-    fn move_pieces(&self, from: Stretch, to: Page) -> (u32, Outcome) {
-        let mut done = 0;
-        while done < from.pages {
-            let at = from.first + done;
-            let len = self.with_runs(|_| self.map.seamless(at, from.pages - done));
-            match self.move_piece(Stretch { first: at, pages: len }, to + done) {
-                Relocation::Moved => done += len,
-                Relocation::Refused => return (done, Outcome::Refused),
-                Relocation::Lost => return (done, Outcome::Lost(Stretch { first: to + done, pages: len })),
-            }
+    /// Gives up the run of `pages` pages at `to`, which has no entries, once a piece of it was lost: its other pages stay mapped
+    /// and unused. This happens once in a heap, whose source moves nothing any more.
+    #[cold]
+    fn give_up(&self, to: Page, moved: u32, pages: u32) {
+        if moved > 0 {
+            // SAFETY: whole pages of ours, which nobody uses any more. Where the system refuses they stay resident.
+            let _ = unsafe { self.source.purge(self.map.span(to, moved)) };
         }
-        (done, Outcome::Moved)
+        self.with_runs(|runs| runs.give_up(pages));
+        self.tally.lost_mapped((pages as usize) << self.map.page_shift());
     }
 
-    fn move_piece(&self, piece: Stretch, to: Page) -> Relocation {
+    /// Moves the pages `from` to the begin of the run `to`, one of the kernel's mappings after the other. Returns how many have
+    /// moved, and what became of the last attempt. The run has no entries from then on: should a piece of it get lost, its
+    /// addresses may be another span's before we know.
+    fn move_pieces(&self, from: Stretch, to: Stretch) -> (u32, Relocation) {
+        let mut done = 0;
+        while done < from.pages {
+            let (at, place) = (from.first + done, to.first + done);
+            let (len, dirty) = self.with_runs(|_| {
+                self.map.clear_run(to.first, to.pages);
+                let len = self.map.seamless(at, from.pages - done);
+                let dirty = self.map.dirty(place, len);
+                self.map.clean(place, len);
+                self.map.forget_huge(Stretch { first: place, pages: len });
+                (len, dirty)
+            });
+            match self.move_piece(Stretch { first: at, pages: len }, place, dirty > 0) {
+                Relocation::Moved => done += len,
+                other => return (done, other),
+            }
+        }
+        (done, Relocation::Moved)
+    }
+
+    /// Moves a piece to a place of which the map says nothing for now, and which was dirty, or not.
+    fn move_piece(&self, piece: Stretch, to: Page, dirty: bool) -> Relocation {
         let (span, target) = (self.map.span(piece.first, piece.pages), self.map.address_of(to));
         let grain = self.source.relocation_grain();
-        if grain == 0 || (span.at | span.bytes | target) % grain != 0 {
-            return Relocation::Refused;
-        }
-        // What moves there takes the place of what is there: that goes now, with what the map says of it, so that nothing but
-        // addresses can get lost, and what the map says is another span's alone if they are given again.
-        let place = Stretch { first: to, pages: piece.pages };
-        let clean = self.map.dirty(to, piece.pages) == 0 || self.purge_pages(to, piece.pages);
-        self.with_runs(|_| {
-            self.map.clean(to, piece.pages);
-            self.map.forget_huge(place);
-        });
-        // SAFETY: the old pages are the caller's and lie in one mapping, the new ones ours; they are apart.
-        let outcome = unsafe { self.source.relocate(span, target) };
-        match outcome {
-            Relocation::Moved => self.with_runs(|_| {
+        let outcome = if grain > 0 && (span.at | span.bytes | target) % grain == 0 {
+            // SAFETY: the old pages are the caller's and lie in one mapping, the new ones ours; they are apart.
+            unsafe { self.source.relocate(span, target) }
+        } else {
+            Relocation::Refused
+        };
+        self.with_runs(|_| match outcome {
+            Relocation::Moved => {
                 self.map.set_seams(to, piece.pages);
                 self.map.copy_huge(piece.first, to, piece.pages);
-            }),
-            Relocation::Refused => {
-                if !clean {
-                    self.with_runs(|_| self.map.soil(to, piece.pages));
-                }
-                self.source.advise_huge(Span { at: target, bytes: span.bytes }, false);
             }
-            Relocation::Lost => {}
+            Relocation::Refused if dirty => self.map.soil(to, piece.pages),
+            _ => {}
+        });
+        if outcome == Relocation::Refused {
+            self.source.advise_huge(Span { at: target, bytes: span.bytes }, false);
         }
         outcome
     }
 
-    /// Frees the run whose first pages `moved` have gone to a run of `pages` pages.
-    fn finish_relocation(&self, moved: Stretch, pages: u32) {
+    /// Frees the run whose first pages `moved` have gone to the run `to`, which is in use from now on.
+    fn finish_relocation(&self, moved: Stretch, to: Stretch) {
         let shift = self.map.page_shift();
-        self.tally.lent((pages as usize) << shift);
+        self.tally.lent((to.pages as usize) << shift);
         self.tally.relocated();
         let Entry::Run(old) = self.map.entry(moved.first) else { die(Fatal::NotARun) };
         self.tally.returned((old as usize) << shift);
         self.with_runs(|runs| {
+            self.map.set_run(to.first, to.pages);
             self.map.soil(moved.first, old);
             self.map.clean(moved.first, moved.pages);
             runs.free_as_marked(&self.map, Stretch { first: moved.first, pages: old });

@@ -130,18 +130,10 @@ impl Runs {
         self.frees += 1;
     }
 
-    /// Takes back what is left of a run without entries that a source has lost a piece of: the pages before it, which hold
-    /// what was moved there, and those behind. The piece may be a part of another span by now.
-    pub(crate) fn give_up(&mut self, map: &Map, before: Stretch, piece: Stretch, behind: Stretch) {
-        self.mapped_pages -= u64::from(piece.pages);
+    /// Forgets a run in use that has no entries.
+    pub(crate) fn give_up(&mut self, pages: u32) {
+        self.mapped_pages -= u64::from(pages);
         self.frees += 1;
-        if before.pages > 0 {
-            self.insert_soiled(map, before);
-        }
-        if behind.pages > 0 {
-            granule::soil_edges(map, behind);
-            self.insert_merged(map, behind, map.dirty(behind.first, behind.pages), Age::New);
-        }
     }
 
     /// Called at the end of each locked section.
