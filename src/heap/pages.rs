@@ -398,14 +398,22 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let mut done = 0;
         while done < from.pages {
             let (at, place) = (from.first + done, to.first + done);
-            let (len, dirty) = self.with_runs(|_| {
+            let grain = self.source.relocation_grain();
+            let (len, dirty, movable) = self.with_runs(|_| {
                 self.map.clear_run(to.first, to.pages);
                 let len = self.map.seamless(at, from.pages - done);
+                let (span, target) = (self.map.span(at, len), self.map.address_of(place));
+                let movable = grain > 0 && (span.at | span.bytes | target) % grain == 0;
                 let dirty = self.map.dirty(place, len);
-                self.map.clean(place, len);
-                self.map.forget_huge(Stretch { first: place, pages: len });
-                (len, dirty)
+                if movable {
+                    self.map.clean(place, len);
+                    self.map.forget_huge(Stretch { first: place, pages: len });
+                }
+                (len, dirty, movable)
             });
+            if !movable {
+                return (done, Relocation::Refused);
+            }
             match self.move_piece(Stretch { first: at, pages: len }, place, dirty > 0) {
                 Relocation::Moved => done += len,
                 other => return (done, other),
@@ -417,13 +425,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Moves a piece to a place of which the map says nothing for now, and which was dirty, or not.
     fn move_piece(&self, piece: Stretch, to: Page, dirty: bool) -> Relocation {
         let (span, target) = (self.map.span(piece.first, piece.pages), self.map.address_of(to));
-        let grain = self.source.relocation_grain();
-        let outcome = if grain > 0 && (span.at | span.bytes | target) % grain == 0 {
-            // SAFETY: the old pages are the caller's and lie in one mapping, the new ones ours; they are apart.
-            unsafe { self.source.relocate(span, target) }
-        } else {
-            Relocation::Refused
-        };
+        // SAFETY: the old pages are the caller's and lie in one mapping, the new ones ours; they are apart.
+        let outcome = unsafe { self.source.relocate(span, target) };
         self.with_runs(|_| match outcome {
             Relocation::Moved => {
                 self.map.set_seams(to, piece.pages);
