@@ -9,6 +9,7 @@
 
 mod account;
 mod audit;
+mod batch;
 mod bins;
 mod cache;
 mod class;

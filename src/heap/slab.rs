@@ -8,13 +8,12 @@
 //! The record also knows which pages of the slab no block outside lies in: such pages, while they are resident, are
 //! counted, and can be purged without the slab being whole.
 
-use super::class::{Class, TARGET_MAX};
+use super::batch::{Batch, Returns};
+use super::class::Class;
 use super::kept::{Kept, Marks, Word as Kind};
-use super::list::{Block, List};
 use super::map::Page;
 use super::roster::{Neighbours, Roster};
 use crate::fatal::{Fatal, die};
-use core::mem::MaybeUninit;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
@@ -362,73 +361,6 @@ impl SlabRef {
     }
 }
 
-/// Up to a list's blocks on their way up, by address: their memory is touched only when the lock is released.
-pub(crate) struct Batch {
-    blocks: [MaybeUninit<usize>; TARGET_MAX],
-    len: usize,
-}
-
-impl Batch {
-    pub(crate) const fn new() -> Self {
-        Self { blocks: [MaybeUninit::uninit(); TARGET_MAX], len: 0 }
-    }
-
-    pub(crate) const fn len(&self) -> usize {
-        self.len
-    }
-
-    #[inline(always)]
-    fn push(&mut self, address: usize) {
-        if let Some(slot) = self.blocks.get_mut(self.len) {
-            slot.write(address);
-            self.len += 1;
-        }
-    }
-
-    /// The blocks as a list in the order they came.
-    pub(crate) fn into_list(self) -> List {
-        let mut list = List::EMPTY;
-        for slot in self.blocks.iter().take(self.len).rev() {
-            // SAFETY: the first `len` are written.
-            let address = unsafe { slot.assume_init() };
-            let Some(at) = NonNull::new(core::ptr::with_exposed_provenance_mut(address)) else {
-                continue;
-            };
-            // SAFETY: a slab has let the block out to us alone.
-            list.push(unsafe { Block::from_raw(at) });
-        }
-        list
-    }
-}
-
-/// Up to a list's blocks on their way down: each one's slab and its place there, looked up before the lock is taken.
-pub(crate) struct Returns {
-    blocks: [MaybeUninit<(SlabRef, u32)>; TARGET_MAX],
-    len: usize,
-}
-
-impl Returns {
-    pub(crate) const fn new() -> Self {
-        Self { blocks: [MaybeUninit::uninit(); TARGET_MAX], len: 0 }
-    }
-
-    pub(crate) fn push(&mut self, slab: SlabRef, index: u32) {
-        if let Some(slot) = self.blocks.get_mut(self.len) {
-            slot.write((slab, index));
-            self.len += 1;
-        }
-    }
-
-    pub(crate) const fn is_full(&self) -> bool {
-        self.len == TARGET_MAX
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (SlabRef, u32)> {
-        // SAFETY: the first `len` are written.
-        self.blocks.iter().take(self.len).map(|slot| unsafe { slot.assume_init() })
-    }
-}
-
 /// The slabs of one class.
 #[derive(Debug)]
 pub(crate) struct Slabs {
@@ -533,7 +465,7 @@ impl Slabs {
                 whole = Some(slab);
             }
         }
-        self.blocks_out -= returns.len as u64;
+        self.blocks_out -= returns.len() as u64;
         self.sorted_lists += 1;
         whole
     }

@@ -31,8 +31,7 @@ fn one_slab<const SOUND: bool>() -> (Shared<SOUND>, SlabRef) {
 fn refill<const SOUND: bool>(slabs: &Locked<Slabs, Modelled<SOUND>>, want: usize) -> Vec<usize> {
     let mut batch = Batch::new();
     slabs.with(|slabs| slabs.fill(want, &mut batch));
-    // SAFETY: the first `len` are written.
-    batch.blocks.iter().take(batch.len()).map(|block| unsafe { block.assume_init() }).collect()
+    batch.addresses().collect()
 }
 
 fn two_refill<const SOUND: bool>() {

@@ -2,6 +2,7 @@
 //! the runs. Always a list at a time; every step takes one lock, and memory of blocks is only touched between them.
 
 use super::Engine;
+use super::batch::{Batch, Returns};
 use super::cache::Cache;
 use super::class::{Class, FINE};
 use super::depot::{ChunkRef, Depot, Refusal, class_pages_max};
@@ -9,7 +10,7 @@ use super::granule::Fill;
 use super::list::{Block, List};
 use super::map::Entry;
 use super::map::Stretch;
-use super::slab::{Batch, Returns, SlabRef, chain};
+use super::slab::{SlabRef, chain};
 use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
 use crate::os::{Source, Span};
