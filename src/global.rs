@@ -194,9 +194,7 @@ impl<'a> Process<'a> {
 
     /// Frees a block of a class, past the fast path.
     pub(crate) fn spill(self, block: Block, class: Class) {
-        if !thread::with_cache_to_free(|cache| cache.push(class, block)) {
-            spill(block, class, self);
-        }
+        spill(block, class, self);
     }
 
     /// Frees a run of `bytes` bytes.

@@ -49,8 +49,6 @@ pub struct stratalloc_mallinfo {
     pub keepcost: usize,
 }
 
-use stratalloc_mallinfo as MallInfo;
-
 /// A block of `size` bytes; size 0 is served like 1. Null and `ENOMEM` without memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn stratalloc_malloc(size: usize) -> *mut c_void {
@@ -70,7 +68,8 @@ pub extern "C" fn stratalloc_calloc(count: usize, size: usize) -> *mut c_void {
 /// - `block` came from this heap and is live, or is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stratalloc_realloc(block: *mut c_void, size: usize) -> *mut c_void {
-    rules::realloc(block, size)
+    // SAFETY: handed on.
+    unsafe { rules::realloc(block, size) }
 }
 
 /// `realloc` to `count` times `size` bytes. Null and `ENOMEM` also where the product overflows.
@@ -79,7 +78,8 @@ pub unsafe extern "C" fn stratalloc_realloc(block: *mut c_void, size: usize) -> 
 /// - `block` came from this heap and is live, or is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stratalloc_reallocarray(block: *mut c_void, count: usize, size: usize) -> *mut c_void {
-    rules::reallocarray(block, count, size)
+    // SAFETY: handed on.
+    unsafe { rules::reallocarray(block, count, size) }
 }
 
 /// Frees a block; null is none. `errno` stays as it is. O(1), but for every `target`-th call of a class.
@@ -88,7 +88,8 @@ pub unsafe extern "C" fn stratalloc_reallocarray(block: *mut c_void, count: usiz
 /// - `block` came from this heap and is live, or is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stratalloc_free(block: *mut c_void) {
-    rules::free(block)
+    // SAFETY: handed on.
+    unsafe { rules::free(block) }
 }
 
 /// `free` of a block that `size` bytes were asked for (C23).
@@ -97,7 +98,8 @@ pub unsafe extern "C" fn stratalloc_free(block: *mut c_void) {
 /// - `block` came from this heap and is live, or is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stratalloc_free_sized(block: *mut c_void, _size: usize) {
-    rules::free(block)
+    // SAFETY: handed on.
+    unsafe { rules::free(block) }
 }
 
 /// `free` of a block that `size` bytes at a multiple of `align` were asked for (C23).
@@ -106,7 +108,8 @@ pub unsafe extern "C" fn stratalloc_free_sized(block: *mut c_void, _size: usize)
 /// - `block` came from this heap and is live, or is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stratalloc_free_aligned_sized(block: *mut c_void, _align: usize, _size: usize) {
-    rules::free(block)
+    // SAFETY: handed on.
+    unsafe { rules::free(block) }
 }
 
 /// A block of `size` bytes at a multiple of `align`, a power of two; null and `EINVAL` if it is none.

@@ -1,6 +1,6 @@
 //! What the C names do: the rules of C23, POSIX.1-2024 and glibc, each noted where it decides. Sizes are in bytes.
 
-use super::MallInfo;
+use super::stratalloc_mallinfo as MallInfo;
 use crate::config::Config;
 use crate::fatal::{Fatal, die};
 #[cfg(target_arch = "x86_64")]
@@ -70,8 +70,11 @@ pub(super) fn calloc(count: usize, size: usize) -> *mut c_void {
 }
 
 /// Frees a block. Null is none. The error number stays what it is (POSIX.1-2024).
+///
+/// # Safety
+/// - `at` came from this heap and is live, or is null.
 #[inline(always)]
-pub(super) fn free(at: *mut c_void) {
+pub(super) unsafe fn free(at: *mut c_void) {
     if let Some(class) = quick_class(at)
         && let Some(cache) = thread::own()
     {
@@ -82,14 +85,15 @@ pub(super) fn free(at: *mut c_void) {
             return;
         }
     }
-    free_beyond(at);
+    // SAFETY: handed on.
+    unsafe { free_beyond(at) }
 }
 
 /// The class of a block, where that can be known in a few instructions.
 #[inline(always)]
 fn quick_class(at: *mut c_void) -> Option<Class> {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: who frees a block has been handed it.
+    // SAFETY: who has a block has been handed it, and so has heard of the heap; null is no address of its window.
     return unsafe { QUICK.class_at(at as usize) };
     #[cfg(not(target_arch = "x86_64"))]
     match ENGINE.place_at(at as usize)? {
@@ -98,9 +102,13 @@ fn quick_class(at: *mut c_void) -> Option<Class> {
     }
 }
 
+/// `free` past the fast path.
+///
+/// # Safety
+/// - `at` came from this heap and is live, or is null.
 #[cold]
 #[inline(never)]
-fn free_beyond(at: *mut c_void) {
+unsafe fn free_beyond(at: *mut c_void) {
     let Some(at) = NonNull::new(at.cast::<u8>()) else {
         return;
     };
@@ -128,12 +136,16 @@ fn place(at: NonNull<u8>) -> Place {
 }
 
 /// Null is `malloc`; size 0 frees and is null (glibc). Without memory null and ENOMEM, and the block is as it was.
-pub(super) fn realloc(at: *mut c_void, size: usize) -> *mut c_void {
+///
+/// # Safety
+/// - `at` came from this heap and is live, or is null.
+pub(super) unsafe fn realloc(at: *mut c_void, size: usize) -> *mut c_void {
     let Some(old) = NonNull::new(at.cast::<u8>()) else {
         return malloc(size);
     };
     if size == 0 {
-        free(at);
+        // SAFETY: handed on.
+        unsafe { free(at) };
         return null_mut();
     }
     let place = place(old);
@@ -155,9 +167,13 @@ pub(super) fn realloc(at: *mut c_void, size: usize) -> *mut c_void {
 }
 
 /// `realloc` of `count` times `size` bytes (POSIX.1-2024). ENOMEM where the product is beyond every heap.
-pub(super) fn reallocarray(at: *mut c_void, count: usize, size: usize) -> *mut c_void {
+///
+/// # Safety
+/// - `at` came from this heap and is live, or is null.
+pub(super) unsafe fn reallocarray(at: *mut c_void, count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
-        Some(bytes) => realloc(at, bytes),
+        // SAFETY: handed on.
+        Some(bytes) => unsafe { realloc(at, bytes) },
         None => {
             set_errno(errno::ENOMEM);
             null_mut()

@@ -4,7 +4,7 @@
 
 use super::{AtomicU64, CLASS_SHIFT, KeptPtr, LEAF_PAGES, Map};
 use crate::heap::class::Class;
-use crate::sync::{Acquire, Relaxed};
+use crate::sync::{Acquire, AtomicUsize, Relaxed};
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
@@ -14,18 +14,21 @@ const LEAVES: usize = (1 << 32) / LEAF_PAGES;
 /// What is needed of a map.
 #[derive(Debug)]
 pub(crate) struct Quick {
-    /// The address of page 0; until the map is open one from which no address is near.
-    origin: UnsafeCell<usize>,
+    /// What to add to an address for its distance from page 0; until the map is open no address comes near by it. An atomic,
+    /// since who frees null may ask while another thread opens the heap.
+    offset: AtomicUsize,
+    /// Read for addresses near page 0 alone.
     root: UnsafeCell<NonNull<KeptPtr>>,
 }
 
-// SAFETY: written before the first block is handed out; who has a block has heard of that.
+// SAFETY: the root is written before the first block is handed out, and read for the address of a block by who has heard of
+// that.
 unsafe impl Sync for Quick {}
 
 impl Quick {
     /// Of no map.
     pub(crate) const fn none() -> Self {
-        Self { origin: UnsafeCell::new(1 << 63), root: UnsafeCell::new(NonNull::dangling()) }
+        Self { offset: AtomicUsize::new(1 << 63), root: UnsafeCell::new(NonNull::dangling()) }
     }
 
     /// Serves `map`, which is open, from now on; false if it is of another shape.
@@ -40,20 +43,19 @@ impl Quick {
         };
         // SAFETY: nobody reads meanwhile, as the caller states.
         unsafe { self.root.get().write(root) };
-        // SAFETY: as above.
-        unsafe { self.origin.get().write(map.origin.load(Relaxed)) };
+        // Relaxed: who has a block has heard of its heap.
+        self.offset.store(map.origin.load(Relaxed).wrapping_neg(), Relaxed);
         true
     }
 
     /// The class of the slab around `address`, if there is one. O(1).
     ///
     /// # Safety
-    /// - If `address` is one of a live block, this thread has learned of the block by what synchronises.
+    /// - If `address` lies in the heap's window, it is one of a live block, and this thread has learned of the block by what
+    ///   synchronises; or the heap was open when this thread last synchronised.
     #[inline(always)]
     pub(crate) unsafe fn class_at(&self, address: usize) -> Option<Class> {
-        // SAFETY: no longer written once there are blocks.
-        let origin = unsafe { *self.origin.get() };
-        let page = address.wrapping_sub(origin) >> PAGE_SHIFT;
+        let page = self.offset.load(Relaxed).wrapping_add(address) >> PAGE_SHIFT;
         if page >= LEAVES * LEAF_PAGES {
             return None;
         }
