@@ -124,7 +124,7 @@ impl Stratalloc {
     /// Audits the process heap beside whatever other threads do: the records of all layers, and the lists of free blocks of
     /// the depot and of the calling thread. With the feature `malloc-debug` every word of a record has a copy, so that
     /// whatever was written over it is found; without it, what contradicts itself. O(pages of the address ranges that the
-    /// page map describes, 64 Ki pages at a time): some milliseconds for each 256 MiB. It takes one lock after another, and
+    /// page map describes, 64 Ki pages at a time): a millisecond, and three more for each GiB. It takes one lock after another, and
     /// allocates nothing; who needs the lock of the page runs waits meanwhile.
     ///
     /// # Errors

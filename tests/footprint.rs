@@ -106,7 +106,7 @@ fn cpu_seconds() -> f64 {
 }
 
 /// How often a hello runs: what is resident of its files varies with the addresses it happens to get.
-const RUNS: usize = 100;
+const RUNS: usize = 1000;
 
 /// What a hello takes, in bytes; in memory on average.
 struct Size {
