@@ -79,17 +79,19 @@ const LOOK_EVERY: u32 = 150;
 
 /// The purger: a thread that lives while more is retained than the idle bound allows. It has no cache and takes no signal.
 extern "C" fn purger(nothing: *mut c_void) -> *mut c_void {
+    let agent = ENGINE.source().purger();
     loop {
         os::sleep(LOOK_EVERY);
         if unwatched(|| ENGINE.purge_unused()) {
             continue;
         }
-        ENGINE.source().purger().dismiss();
+        agent.dismiss();
         // Who freed before the dismissal has summoned nobody: a last look is ours, when all processors know of both.
         os::sleep(1);
-        if !ENGINE.needs_purger() || !ENGINE.source().purger().stay() {
+        if !ENGINE.needs_purger() && agent.leave() {
             return nothing;
         }
+        agent.stay();
     }
 }
 
@@ -106,8 +108,7 @@ fn open(config: &Config) -> bool {
         if !ENGINE.open_and(config, crate::global::heap_is_ready) {
             return false;
         }
-        // Behind C names the C library may be the caller, with its own locks held: no thread can be started.
-        if config.purge == Purge::Soon && !cfg!(feature = "c-abi") {
+        if config.purge == Purge::Soon {
             ENGINE.source().purger().enlist(purger);
         }
     }

@@ -285,6 +285,22 @@ fn c1_memory_comes_back_with_no_call() {
 }
 
 #[test]
+fn c1_memory_comes_back_by_a_thread_that_goes() {
+    let folder = Folder::create();
+    if let Some(program) = folder.compile("purger.c", &["-O2"]) {
+        assert_eq!(said(preloaded(&mut Command::new(program))), "");
+    }
+}
+
+#[test]
+fn c1_threads_that_are_cancelled_leave_no_lock() {
+    let folder = Folder::create();
+    if let Some(program) = folder.compile("cancelled.c", &["-O2"]) {
+        assert_eq!(said(preloaded(&mut Command::new(program))), "");
+    }
+}
+
+#[test]
 fn c1_preload_environment_with_few_addresses() {
     let folder = Folder::create();
     let Some(program) = folder.compile("limit.c", &["-O2", "-Wno-use-after-free"]) else {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 const NAME: &core::ffi::CStr = c"an agent's test";
 
 static AGENT: Agent = Agent::new();
+static AGENT_OF_NOBODY: Agent = Agent::new();
 static BEGUN: AtomicU32 = AtomicU32::new(0);
 static MAY_GO: AtomicBool = AtomicBool::new(false);
 
@@ -23,6 +24,7 @@ extern "C" fn body(_: *mut c_void) -> *mut c_void {
         yield_now();
     }
     AGENT.dismiss();
+    assert!(AGENT.leave());
     null_mut()
 }
 
@@ -62,13 +64,18 @@ fn a_hundred_agents_one_at_a_time_and_none_is_left() {
 }
 
 #[test]
-fn who_is_dismissed_stays_unless_another_one_was_summoned() {
-    let agent = Agent::new();
-    agent.enlist(body as Body);
-    assert!(agent.stay() && agent.is_at_work(), "nobody has come meanwhile");
-    assert!(!agent.stay(), "somebody has");
+fn who_is_dismissed_leaves_unless_somebody_calls() {
+    AGENT_OF_NOBODY.enlist(body as Body);
+    let agent = &AGENT_OF_NOBODY;
+    agent.stay();
+    assert!(agent.is_at_work() && !agent.leave(), "who works does not leave");
+    agent.dismiss();
+    assert!(!agent.is_at_work() && agent.summon() && agent.is_at_work(), "one that is still here stays");
+    assert!(!agent.leave(), "somebody has called");
+    agent.dismiss();
+    assert!(agent.leave() && !agent.is_at_work() && agent.is_enlisted());
+    agent.dismiss();
     agent.forget();
     assert!(!agent.is_at_work() && agent.is_enlisted(), "a child may summon its own");
-    agent.forget();
-    assert!(agent.is_enlisted(), "{}", format!("{agent:?}"));
+    assert!(!agent.leave(), "{}", format!("{agent:?}"));
 }

@@ -311,9 +311,17 @@ pub(crate) fn unmap(span: Span) {
 
 /// Lets every other thread run for a while, those of lower priority too.
 pub(crate) fn rest() {
-    let time = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+    pause(50_000);
+}
+
+/// Lets the calling thread sleep for so many nanoseconds, below a second. (By the system call itself: the C library's
+/// function is a point at which the thread may be cancelled, and `malloc` must be none.)
+pub(super) fn pause(nanoseconds: i64) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: nanoseconds };
     // SAFETY: the time is there to be read; to wake early does no harm.
-    let _ = unsafe { libc::nanosleep(&raw const time, null_mut()) };
+    let _ = unsafe {
+        libc::syscall(libc::SYS_clock_nanosleep, libc::CLOCK_MONOTONIC, 0, &raw const time, null_mut::<()>())
+    };
 }
 
 /// Lets another thread run.
