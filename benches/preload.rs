@@ -29,7 +29,7 @@ type Program = (&'static str, fn(&Path, &str) -> Option<Cost>);
 
 const PROGRAMS: [Program; 8] = [
     ("bash", |work, library| run(work, library, &["bash", "words.sh"])),
-    ("python3, 8 threads", |work, library| run(work, library, &["python3", "threads.py"])),
+    ("python3, 8 threads", |work, library| run(work, library, &[&python()?, "threads.py"])),
     ("perl", |work, library| run(work, library, &["perl", "words.pl"])),
     ("git log -p", |work, library| run(work, library, &["git", "-C", "repository", "log", "-p", "--stat"])),
     ("gcc -O2", |work, library| run(work, library, &["gcc", "-O2", "-c", "large.c", "-o", "large.o"])),
@@ -116,6 +116,12 @@ fn build(work: &Path, features: &str) -> String {
 fn run(work: &Path, library: &str, words: &[&str]) -> Option<Cost> {
     let child = start(work, library, words)?;
     wait(child)
+}
+
+/// The interpreter itself: what is found under its name may be a script that looks for it.
+fn python() -> Option<String> {
+    let output = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().ok()?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_string())
 }
 
 fn start(work: &Path, library: &str, words: &[&str]) -> Option<Child> {
