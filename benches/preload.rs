@@ -4,8 +4,11 @@
 
 #![allow(clippy::disallowed_macros, clippy::disallowed_methods, reason = "a bench prints, and waits for processes")]
 
+#[path = "common/cost.rs"]
+mod cost;
+
+use cost::{Cost, median, wait};
 use std::fs;
-use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,13 +19,6 @@ const OTHERS: [(&str, &str); 2] = [
     ("jemalloc", "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"),
     ("mimalloc", "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2"),
 ];
-
-/// What one run took: seconds of CPU time, and MiB resident at the most.
-#[derive(Clone, Copy)]
-struct Cost {
-    cpu: f64,
-    peak: f64,
-}
 
 /// A program: its name, and a run of it in a folder, with a library.
 type Program = (&'static str, fn(&Path, &str) -> Option<Cost>);
@@ -94,11 +90,6 @@ fn columns(costs: &[Vec<Cost>], width: usize, of: fn(&Cost) -> f64) -> String {
     format!("{first:width$.2}{ratios}")
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// Builds the library with more features, and copies it to the folder.
 fn build(work: &Path, features: &str) -> String {
     let mut cargo = Command::new(env!("CARGO"));
@@ -131,19 +122,6 @@ fn start(work: &Path, library: &str, words: &[&str]) -> Option<Child> {
         command.env("LD_PRELOAD", library);
     }
     command.spawn().ok()
-}
-
-/// Waits for the end of a program; what it and those it waited for took, if it ended well.
-fn wait(child: Child) -> Option<Cost> {
-    let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
-    let process = libc::pid_t::try_from(child.id()).expect("a process id");
-    // SAFETY: the places are ours; the process is our child, and nobody else waits for it.
-    let waited = unsafe { libc::wait4(process, &raw mut status, 0, usage.as_mut_ptr()) };
-    // SAFETY: zero bits are one, and the call wrote it.
-    let usage = unsafe { usage.assume_init() };
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    let cost = Cost { cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime), peak: usage.ru_maxrss as f64 / 1024.0 };
-    (waited == process && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0).then_some(cost)
 }
 
 /// What a server took that another program asks for a while; that program has the C library's allocator.

@@ -1,5 +1,13 @@
 //! Settings, checked when the program is compiled.
 
+#[cfg(feature = "malloc-debug")]
+mod hunt;
+
+#[cfg(all(feature = "malloc-debug", feature = "std"))]
+pub(crate) use hunt::FRAMES_MAX;
+#[cfg(feature = "malloc-debug")]
+pub use hunt::{Hunt, Side};
+
 /// How the kernel's transparent huge pages are used, by `madvise` on each mapping of the heap's own, never by `prctl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -83,6 +91,8 @@ pub struct Config {
     pub(crate) list_bytes: usize,
     pub(crate) huge_pages: HugePages,
     pub(crate) purge: Purge,
+    #[cfg(feature = "malloc-debug")]
+    pub(crate) hunt: Hunt,
 }
 
 impl Config {
@@ -96,6 +106,8 @@ impl Config {
             list_bytes: 8 << 10,
             huge_pages: HugePages::Above(8 << 20),
             purge: Purge::Soon,
+            #[cfg(feature = "malloc-debug")]
+            hunt: Hunt::new(),
         }
     }
 
@@ -148,6 +160,14 @@ impl Config {
     #[must_use]
     pub const fn purge(mut self, purge: Purge) -> Self {
         self.purge = purge;
+        self
+    }
+
+    /// How corruption is hunted in the process heap. The default is [`Hunt::new`].
+    #[cfg(feature = "malloc-debug")]
+    #[must_use]
+    pub const fn hunt(mut self, hunt: Hunt) -> Self {
+        self.hunt = hunt;
         self
     }
 }

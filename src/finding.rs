@@ -16,6 +16,8 @@ pub enum Layer {
     Runs,
     /// The page map.
     Map,
+    /// Blocks themselves: their records and guards, and what was freed and is held back (feature `malloc-debug`).
+    Blocks,
 }
 
 /// The first thing that an audit found wrong: something wrote into memory that was not its own, or a block was freed that

@@ -2,6 +2,8 @@
 //! expression each for the engine and for the front that stands before it.
 
 use crate::config::Config;
+#[cfg(feature = "malloc-debug")]
+use crate::debug::{Guarded, Hooks, Hunter};
 use crate::fatal::{Fatal, die};
 use crate::finding::Finding;
 #[cfg(all(feature = "c-abi", target_arch = "x86_64"))]
@@ -30,20 +32,118 @@ pub(crate) fn heap_is_ready() {
     }
 }
 
+/// The hunter before all guarded heaps of the process.
+#[cfg(feature = "malloc-debug")]
+static HUNTER: Hunter = Hunter::new(Hooks {
+    fault: |address, at| HUNTER.on_fault(address, at),
+    exit: {
+        extern "C" fn exit() {
+            HUNTER.finish(|address| ENGINE.owns(address));
+        }
+        exit
+    },
+});
+
+/// The heap of the process, with the corruption hunter before it if there is one.
+#[cfg(not(feature = "malloc-debug"))]
+pub(crate) type Base<'a> = Process<'a>;
+#[cfg(feature = "malloc-debug")]
+pub(crate) type Base<'a> = Guarded<'a, Process<'a>>;
+
+/// The heap for `config`.
+#[cfg(not(feature = "malloc-debug"))]
+pub(crate) const fn base(config: &Config) -> Base<'_> {
+    Process(config)
+}
+#[cfg(feature = "malloc-debug")]
+pub(crate) const fn base(config: &Config) -> Base<'_> {
+    Guarded { heap: Process(config), number: 0, hunter: &HUNTER, hunt: &config.hunt }
+}
+
 /// What stands between the users and the engine.
 #[cfg(not(feature = "valgrind"))]
-type Front<'a> = Process<'a>;
+type Front<'a> = Base<'a>;
 #[cfg(feature = "valgrind")]
-type Front<'a> = crate::watch::Watched<Process<'a>>;
+type Front<'a> = crate::watch::Watched<Base<'a>>;
 
-/// The front before the heap of the process.
+/// The front for `config`.
 #[cfg(not(feature = "valgrind"))]
-const fn front(process: Process<'_>) -> Front<'_> {
-    process
+const fn front(config: &Config) -> Front<'_> {
+    base(config)
 }
 #[cfg(feature = "valgrind")]
-const fn front(process: Process<'_>) -> Front<'_> {
-    crate::watch::Watched(process)
+const fn front(config: &Config) -> Front<'_> {
+    crate::watch::Watched(base(config))
+}
+
+/// What threads and forks tell the hunter.
+#[cfg(feature = "malloc-debug")]
+pub(crate) mod hunter {
+    use super::{Config, HUNTER, base};
+    use crate::debug::Trail;
+    #[cfg(feature = "allocator-api2")]
+    use crate::{
+        debug::Guarded,
+        finding::Verdict,
+        os::Span,
+        sync::{AtomicU32, Relaxed},
+    };
+
+    static CONFIG: Config = Config::new();
+
+    /// A number for a heap, by which its blocks are told from those of the process heap and of most others.
+    #[cfg(feature = "allocator-api2")]
+    pub(crate) fn number_heap() -> u8 {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        (1 + NEXT.fetch_add(1, Relaxed) % 255) as u8
+    }
+
+    /// Another heap than the process's, with the hunter before it.
+    #[cfg(feature = "allocator-api2")]
+    pub(crate) const fn guard<B>(heap: B, number: u8) -> Guarded<'static, B> {
+        Guarded { heap, number, hunter: &HUNTER, hunt: &CONFIG.hunt }
+    }
+
+    /// Whether nothing is hunted.
+    #[cfg(feature = "allocator-api2")]
+    pub(crate) fn is_off() -> bool {
+        HUNTER.is_off(&CONFIG.hunt)
+    }
+
+    /// The memory of `span` goes, with all blocks in it.
+    #[cfg(feature = "allocator-api2")]
+    pub(crate) fn forget(span: Span) {
+        HUNTER.forget(span);
+    }
+
+    /// The first damaged block.
+    #[cfg(feature = "allocator-api2")]
+    pub(crate) fn check() -> Verdict {
+        HUNTER.check()
+    }
+
+    /// The thread of `trail` ends.
+    pub(crate) fn end_thread(trail: &Trail) {
+        HUNTER.end_thread(trail, &base(&CONFIG));
+    }
+
+    pub(crate) fn before_fork() {
+        HUNTER.before_fork();
+    }
+
+    /// # Safety
+    /// - `before_fork` was called.
+    pub(crate) unsafe fn after_fork() {
+        // SAFETY: handed on.
+        unsafe { HUNTER.after_fork() };
+    }
+
+    /// # Safety
+    /// - `before_fork` was called, by the thread that this one is a copy of, whose trail is `own`.
+    pub(crate) unsafe fn after_fork_in_child(own: Option<&Trail>) {
+        // SAFETY: handed on.
+        unsafe { HUNTER.after_fork_in_child(own) };
+    }
 }
 
 /// The global allocator.
@@ -130,18 +230,57 @@ impl Stratalloc {
     /// # Errors
     /// The first rule that does not hold. The heap is damaged then: nothing that it does is certain any more.
     pub fn check() -> Result<(), Finding> {
-        thread::with_cache(|cache| thread::unwatched(|| ENGINE.check(cache.is_live().then_some(cache))))
+        thread::with_cache(|cache| thread::unwatched(|| ENGINE.check(cache.is_live().then_some(cache))))?;
+        #[cfg(feature = "malloc-debug")]
+        HUNTER.check()?;
+        Ok(())
+    }
+
+    /// Tells, on file descriptor 2, of live blocks to which no pointer is left, by where they were allocated; how many there
+    /// are. A word of the program's writable memory, outside of the heap or in a block that can be reached, is taken for a
+    /// pointer if it could be one. O(writable memory). It allocates nothing; what other threads change meanwhile may be
+    /// missed, or told of too much.
+    #[cfg(feature = "malloc-debug")]
+    pub fn leaks() -> u64 {
+        HUNTER.tell_leaks(|address| ENGINE.owns(address))
+    }
+
+    /// Runs `work`, and panics if blocks are left that this thread allocated in it, after telling where. O(blocks).
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static A: stratalloc::Stratalloc = stratalloc::Stratalloc::new();
+    /// stratalloc::Stratalloc::assert_no_leaks(|| drop(vec![1, 2, 3]));
+    /// ```
+    ///
+    /// # Panics
+    /// When something is left.
+    #[cfg(feature = "malloc-debug")]
+    #[track_caller]
+    pub fn assert_no_leaks<R>(work: impl FnOnce() -> R) -> R {
+        let before = HUNTER.begin_epoch();
+        let result = work();
+        let left = HUNTER.end_epoch(before);
+        assert!(left == 0, "{left} blocks were allocated and not freed");
+        result
+    }
+
+    /// Whether the calling thread's blocks have backtraces and are held back when it frees them; the default is that they
+    /// are. Guards they have in any case.
+    #[cfg(feature = "malloc-debug")]
+    pub fn watch_thread(wanted: bool) {
+        HUNTER.watch_thread(wanted);
     }
 
     /// Bytes that a block for `layout` really has, all of them usable; 0 if `layout` is beyond every heap. O(1).
     #[must_use]
     pub fn usable_size(layout: Layout) -> usize {
-        front(Process(&Config::new())).usable_size(layout)
+        front(&Config::new()).usable_size(layout)
     }
 
     #[inline(always)]
     const fn front(&self) -> Front<'_> {
-        front(Process(&self.config))
+        front(&self.config)
     }
 }
 

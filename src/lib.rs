@@ -122,6 +122,8 @@ compile_error!("stratalloc knows Linux and Android: it needs madvise(MADV_DONTNE
 #[cfg(all(feature = "c-abi", not(loom)))]
 pub mod c_abi;
 mod config;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+mod debug;
 mod fatal;
 mod finding;
 #[cfg(all(feature = "std", not(loom)))]
@@ -140,6 +142,8 @@ mod twin;
 mod watch;
 
 pub use config::{Config, HugePages, Purge};
+#[cfg(feature = "malloc-debug")]
+pub use config::{Hunt, Side};
 pub use finding::{Finding, Layer};
 #[cfg(all(feature = "std", not(loom)))]
 pub use global::Stratalloc;
@@ -156,4 +160,10 @@ mod models;
 
 #[cfg(all(test, feature = "std", not(loom)))]
 #[global_allocator]
+#[cfg(not(feature = "malloc-debug"))]
 static A: Stratalloc = Stratalloc::new();
+
+// These tests are about the heap itself; `tests/hunt.rs` is about what stands before it.
+#[cfg(all(test, feature = "std", feature = "malloc-debug", not(loom)))]
+#[global_allocator]
+static A: Stratalloc = Stratalloc::with_config(Config::new().hunt(Hunt::new().off()));

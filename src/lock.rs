@@ -110,6 +110,9 @@ pub(crate) enum Rank {
     Runs,
     /// The memory for slab records.
     Records,
+    /// What the corruption hunter keeps.
+    #[cfg_attr(not(feature = "malloc-debug"), allow(dead_code, reason = "of that feature"))]
+    Hunter,
 }
 
 /// A value behind a lock.

@@ -1,5 +1,7 @@
 //! The door to atomics: the standard ones, or loom's when a model runs. No other file names them.
 
+#[cfg(feature = "malloc-debug")]
+pub(crate) use core::sync::atomic::AtomicU8;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 #[cfg(loom)]
@@ -11,6 +13,8 @@ pub(crate) mod mapped {
     pub(crate) use core::sync::atomic::AtomicU64;
 }
 
+#[cfg(feature = "malloc-debug")]
+pub(crate) use core::sync::atomic::Ordering::SeqCst;
 pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// Declares a function that is `const` wherever the atomics of this build have a `const` constructor

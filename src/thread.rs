@@ -7,22 +7,32 @@
 //! comes with C's thread-specific data: `thread/pointed.rs`.)
 
 use crate::config::{Config, Purge};
+#[cfg(feature = "malloc-debug")]
+use crate::debug::Trail;
 use crate::fatal::{Fatal, die};
 use crate::global::ENGINE;
+#[cfg(feature = "malloc-debug")]
+use crate::global::hunter;
 use crate::heap::Cache;
 use crate::os;
 use crate::twin::{self, Twin};
+#[cfg(feature = "malloc-debug")]
+use core::cell::Cell;
 use core::ffi::c_void;
 
 // Where the cache lies, and how its end is heard of.
 #[cfg(not(feature = "c-abi"))]
 mod local;
+#[cfg(all(feature = "malloc-debug", not(feature = "c-abi")))]
+use local::own_trail;
 #[cfg(not(feature = "c-abi"))]
 use local::{hear_of_end, let_go, pool};
 #[cfg(not(feature = "c-abi"))]
 pub(crate) use local::{with_cache, with_cache_to_free};
 #[cfg(feature = "c-abi")]
 mod pointed;
+#[cfg(all(feature = "malloc-debug", feature = "c-abi"))]
+use pointed::own_trail;
 #[cfg(feature = "c-abi")]
 use pointed::{hear_of_end, let_go, pool};
 #[cfg(feature = "c-abi")]
@@ -37,11 +47,32 @@ extern "C" fn end_late(_: *mut c_void) {
 fn end() {
     with_cache(|cache| {
         if cache.is_live() && !twin::is(Twin::G11) {
+            #[cfg(feature = "malloc-debug")]
+            end_trail();
             // SAFETY: the cache is attached, and nobody uses it now.
             unwatched(|| unsafe { ENGINE.detach(cache) });
             let_go(cache);
         }
     });
+}
+
+/// The calling thread's trail, which `make` makes if there is none; `None` before the thread has a cache, and after its end.
+#[cfg(feature = "malloc-debug")]
+#[inline]
+pub(crate) fn trail(make: impl FnOnce() -> Option<&'static Trail>) -> Option<&'static Trail> {
+    own_trail(|own| {
+        if own.get().is_none() && with_cache(Cache::is_live) {
+            own.set(make());
+        }
+        own.get()
+    })
+}
+
+#[cfg(feature = "malloc-debug")]
+fn end_trail() {
+    if let Some(trail) = own_trail(Cell::take) {
+        unwatched(|| hunter::end_thread(trail));
+    }
 }
 
 /// Runs `work`, in which the heap touches free blocks outside of its front.
@@ -122,11 +153,18 @@ extern "C" fn prepare() {
     if !twin::is(Twin::G12) {
         pool::hold();
         ENGINE.before_fork();
+        #[cfg(feature = "malloc-debug")]
+        hunter::before_fork();
     }
 }
 
 extern "C" fn parent() {
     if !twin::is(Twin::G12) {
+        // SAFETY: `prepare` ran before.
+        #[cfg(feature = "malloc-debug")]
+        unsafe {
+            hunter::after_fork();
+        }
         // SAFETY: `prepare` ran before.
         unsafe { ENGINE.after_fork() };
         // SAFETY: as above.
@@ -137,6 +175,9 @@ extern "C" fn parent() {
 extern "C" fn child() {
     if !twin::is(Twin::G12) {
         ENGINE.source().purger().forget();
+        // SAFETY: `prepare` ran before, in the thread this one is a copy of.
+        #[cfg(feature = "malloc-debug")]
+        own_trail(|own| unsafe { hunter::after_fork_in_child(own.get()) });
         // SAFETY: `prepare` ran before, in the thread this one is a copy of.
         unsafe { pool::release() };
         // SAFETY: as above.

@@ -274,6 +274,74 @@ mod linked {
     }
 }
 
+/// The same library with the corruption hunter in it: `cargo test --features c-abi,malloc-debug --test c_names hunted::`.
+#[cfg(all(feature = "malloc-debug", target_arch = "x86_64"))]
+mod hunted {
+    use super::*;
+
+    fn hunt(command: &mut Command, words: &str) -> Output {
+        output_in_time(preloaded(command).env("STRATALLOC_DEBUG", words))
+    }
+
+    #[test]
+    fn d9_errors_of_c_programs_are_reported() {
+        let folder = Folder::create();
+        let Some(program) = folder.compile("errors.c", &["-O1", "-g", "-Wno-use-after-free"]) else {
+            return;
+        };
+        for words in ["", "page"] {
+            let (touched, written) = (words == "page", "use after free: a block was ");
+            for (error, first) in [
+                ("overflow", if touched { "overflow: " } else { "overflow: bytes behind a block were written" }),
+                ("double", "double free: a block was freed that had been freed before"),
+                ("written", written),
+                ("interior", "invalid free: the pointer is not to the begin of a block, but into it"),
+            ] {
+                let output = hunt(Command::new(&program).arg(error), words);
+                let report = String::from_utf8_lossy(&output.stderr);
+                assert!(report.starts_with(&format!("stratalloc: {first}")), "{error}: {report}");
+                assert!(report.contains("make_the_block+") && report.contains("errors.c:"), "{error}: {report}");
+                assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{error}: {report}");
+            }
+            for right in ["nothing", "usable"] {
+                let output = hunt(Command::new(&program).arg(right), words);
+                assert!(output.status.success() && output.stderr.is_empty(), "{right}: {output:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn d12_whole_programs_are_silent() {
+        let folder = Folder::create();
+        let source = folder.file("hello.c", "#include <stdio.h>\nint main(void) { return puts(\"hello\") < 0; }\n");
+        let lines = "import json, threading\nt = [threading.Thread(target=lambda: json.loads(json.dumps(list(range(9999))))) \
+                     for _ in range(8)]\n[x.start() for x in t]\n[x.join() for x in t]\nprint('done')";
+        let commands: [&[&str]; 6] = [
+            &["bash", "-c", "x=(); for i in {1..3000}; do x+=(\"$i-$((i * 7))\"); done; echo ${#x[@]} ${x[@]:5:9}"],
+            &["python3", "-c", lines],
+            &[
+                "perl",
+                "-e",
+                "my %h; $h{$_ % 997} .= $_ for 1 .. 100000; print join(',', map { length $h{$_} } sort keys %h)",
+            ],
+            &["git", "-C", CRATE, "log", "--stat", "-n", "30"],
+            &["gcc", "-O2", "-c", source.to_str().expect("text"), "-o", "/dev/null"],
+            &["sqlite3", ":memory:", "create table t(a, b); insert into t values (1, 'x'), (2, 'y'); select * from t;"],
+        ];
+        for words in ["", "page", "sample=100", "sweep=20011,frames=32,blocks=1000"] {
+            for command in commands.iter().filter(|command| is_installed(command[0])) {
+                let output = hunt(Command::new(command[0]).args(&command[1..]), words);
+                let report = String::from_utf8_lossy(&output.stderr);
+                assert!(
+                    output.status.success() && report.is_empty(),
+                    "{words}: {command:?}: {}\n{report}",
+                    output.status
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn c1_memory_comes_back_with_no_call() {
     let folder = Folder::create();

@@ -20,7 +20,12 @@ use std::thread;
 use stratalloc::Stratalloc;
 
 #[global_allocator]
+#[cfg(not(feature = "malloc-debug"))]
 static A: Stratalloc = Stratalloc::new();
+// These tests are about the heap itself.
+#[global_allocator]
+#[cfg(feature = "malloc-debug")]
+static A: Stratalloc = Stratalloc::with_config(stratalloc::Config::new().hunt(stratalloc::Hunt::new().off()));
 
 /// What a footprint may differ by.
 const MIB: usize = 1 << 20;

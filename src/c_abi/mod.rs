@@ -7,7 +7,16 @@
 
 #[cfg(feature = "c-override")]
 mod bare;
+#[cfg(feature = "malloc-debug")]
+mod hunted;
+mod plain;
 mod rules;
+
+// How a block is freed of which only the address is known.
+#[cfg(feature = "malloc-debug")]
+use hunted as way;
+#[cfg(not(feature = "malloc-debug"))]
+use plain as way;
 
 use core::ffi::{c_int, c_void};
 

@@ -1,22 +1,13 @@
 //! What the C names do: the rules of C23, POSIX.1-2024 and glibc, each noted where it decides. Sizes are in bytes.
 
-use super::stratalloc_mallinfo as MallInfo;
-use crate::config::Config;
-use crate::fatal::{Fatal, die};
-#[cfg(target_arch = "x86_64")]
-use crate::global::QUICK;
-use crate::global::{ENGINE, Process};
-use crate::heap::{Block, Blocks, Class, Place};
+use super::{stratalloc_mallinfo as MallInfo, way};
+use crate::Stratalloc;
+use crate::global::ENGINE;
+use crate::heap::Blocks;
 use crate::os::{errno, keep_errno, set_errno};
-use crate::{Stratalloc, thread};
 use core::alloc::Layout;
 use core::ffi::{c_int, c_void};
 use core::ptr::{NonNull, null_mut};
-
-static CONFIG: Config = Config::new();
-
-/// What the C names stand on.
-const HEAP: Process<'static> = Process::new(&CONFIG);
 
 /// `at`, or, where it is null, null and an error number.
 fn or_out_of_memory(at: *mut u8) -> *mut c_void {
@@ -31,19 +22,14 @@ fn layout(size: usize, align: usize) -> Option<Layout> {
     Layout::from_size_align(size.max(1), align).ok()
 }
 
-/// The class for a block of `size` bytes that is aligned for any object that fits: from 16 bytes on to 16, since all classes
-/// from there on are multiples of 16 (`class.rs` proves it).
-#[inline(always)]
-fn class_of(size: usize) -> Option<Class> {
-    Class::of_size(size, 1)
+/// The layout of an object of `size` bytes, whatever it is. All classes from 16 bytes on are multiples of 16.
+fn object(size: usize) -> Option<Layout> {
+    layout(size, way::ALIGN)
 }
 
 #[inline(always)]
 pub(super) fn malloc(size: usize) -> *mut c_void {
-    if let Some(class) = class_of(size)
-        && let Some(cache) = thread::own()
-        && let Some(block) = cache.pop(class)
-    {
+    if let Some(block) = way::pop(size) {
         return block.as_ptr().cast();
     }
     malloc_beyond(size)
@@ -52,21 +38,21 @@ pub(super) fn malloc(size: usize) -> *mut c_void {
 #[cold]
 #[inline(never)]
 fn malloc_beyond(size: usize) -> *mut c_void {
-    allocate(layout(size, 8))
+    allocate(object(size))
 }
 
 /// A block for `layout`; without one, or without memory, null and ENOMEM.
 fn allocate(layout: Option<Layout>) -> *mut c_void {
     // SAFETY: any layout may be asked for.
-    or_out_of_memory(layout.map_or(null_mut(), |layout| unsafe { HEAP.alloc(layout) }))
+    or_out_of_memory(layout.map_or(null_mut(), |layout| unsafe { way::HEAP.alloc(layout) }))
 }
 
 /// `malloc` of `count` times `size` zero bytes. ENOMEM where the product is beyond every heap.
 #[inline(always)]
 pub(super) fn calloc(count: usize, size: usize) -> *mut c_void {
-    let layout = count.checked_mul(size).and_then(|size| layout(size, 8));
+    let layout = count.checked_mul(size).and_then(object);
     // SAFETY: any layout may be asked for.
-    or_out_of_memory(layout.map_or(null_mut(), |layout| unsafe { HEAP.alloc_zeroed(layout) }))
+    or_out_of_memory(layout.map_or(null_mut(), |layout| unsafe { way::HEAP.alloc_zeroed(layout) }))
 }
 
 /// Frees a block. Null is none. The error number stays what it is (POSIX.1-2024).
@@ -75,30 +61,10 @@ pub(super) fn calloc(count: usize, size: usize) -> *mut c_void {
 /// - `at` came from this heap and is live, or is null.
 #[inline(always)]
 pub(super) unsafe fn free(at: *mut c_void) {
-    if let Some(class) = quick_class(at)
-        && let Some(cache) = thread::own()
-    {
-        // SAFETY: it lies in a slab, so it is not null.
-        let at = unsafe { NonNull::new_unchecked(at.cast()) };
-        // SAFETY: the caller gives up a live block, which is one of that slab's.
-        if cache.push(class, unsafe { Block::from_raw(at) }) {
-            return;
-        }
-    }
     // SAFETY: handed on.
-    unsafe { free_beyond(at) }
-}
-
-/// The class of a block, where that can be known in a few instructions.
-#[inline(always)]
-fn quick_class(at: *mut c_void) -> Option<Class> {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: who has a block has been handed it, and so has heard of the heap; null is no address of its window.
-    return unsafe { QUICK.class_at(at as usize) };
-    #[cfg(not(target_arch = "x86_64"))]
-    match ENGINE.place_at(at as usize)? {
-        Place::Block(class) => Some(class),
-        Place::Run(_) => None,
+    if !unsafe { way::push(at) } {
+        // SAFETY: handed on.
+        unsafe { free_beyond(at) };
     }
 }
 
@@ -109,29 +75,9 @@ fn quick_class(at: *mut c_void) -> Option<Class> {
 #[cold]
 #[inline(never)]
 unsafe fn free_beyond(at: *mut c_void) {
-    let Some(at) = NonNull::new(at.cast::<u8>()) else {
-        return;
-    };
-    keep_errno(|| match place(at) {
-        Place::Block(class) => {
-            // SAFETY: the caller gives up a live block, which is of this class.
-            HEAP.spill(unsafe { Block::from_raw(at) }, class);
-        }
-        Place::Run(bytes) => {
-            // SAFETY: as above, of so many bytes.
-            unsafe { HEAP.free_run(at, bytes) };
-        }
-    });
-}
-
-/// What is at `at`; if no block begins there, the process ends.
-fn place(at: NonNull<u8>) -> Place {
-    if let Some(class) = quick_class(at.as_ptr().cast()) {
-        return Place::Block(class);
-    }
-    match ENGINE.place_at(at.as_ptr() as usize) {
-        Some(place) => place,
-        None => die(Fatal::Foreign),
+    if let Some(at) = NonNull::new(at.cast::<u8>()) {
+        // SAFETY: handed on.
+        keep_errno(|| unsafe { way::release(at) });
     }
 }
 
@@ -148,21 +94,8 @@ pub(super) unsafe fn realloc(at: *mut c_void, size: usize) -> *mut c_void {
         unsafe { free(at) };
         return null_mut();
     }
-    let place = place(old);
-    let (Some(new), Some(was)) = (layout(size, 8), layout(place.bytes(), 8)) else {
-        set_errno(errno::ENOMEM);
-        return null_mut();
-    };
-    let fresh = match (place, class_of(size)) {
-        (Place::Block(from), Some(to)) if from == to => old.as_ptr(),
-        (Place::Block(from), Some(to)) => {
-            // SAFETY: a live block of class `from`.
-            let old = unsafe { Block::from_raw(old) };
-            HEAP.move_block(old, from, to, from.size().min(size))
-        }
-        // SAFETY: the block is live, and has so many bytes.
-        _ => unsafe { ENGINE.resize_pages(&HEAP, old.as_ptr(), was, new) },
-    };
+    // SAFETY: handed on.
+    let fresh = object(size).map_or(null_mut(), |new| unsafe { way::resize(old, new) });
     or_out_of_memory(fresh)
 }
 
@@ -231,7 +164,7 @@ pub(super) fn pvalloc(size: usize) -> *mut c_void {
 
 /// Bytes that the block at `at` has, all of them usable; 0 for null.
 pub(super) fn malloc_usable_size(at: *mut c_void) -> usize {
-    NonNull::new(at.cast::<u8>()).map_or(0, |at| place(at).bytes())
+    NonNull::new(at.cast::<u8>()).map_or(0, way::bytes)
 }
 
 /// Gives free memory back, whatever `_pad` asks to keep; 1 if some of it was resident, else 0.

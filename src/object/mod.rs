@@ -1,10 +1,19 @@
 //! A heap as an object: what is allocated in it goes when it goes, all at once.
 
+// What stands between the users and the engine.
+#[cfg(feature = "malloc-debug")]
+mod guarded;
+#[cfg(feature = "malloc-debug")]
+use guarded as front;
 mod owned;
+#[cfg(not(feature = "malloc-debug"))]
+mod plain;
+#[cfg(not(feature = "malloc-debug"))]
+use plain as front;
 
 use crate::config::Config;
 use crate::finding::Finding;
-use crate::heap::{Attached, Blocks, Cache, Engine};
+use crate::heap::{Blocks, Cache, Engine};
 use crate::lock::{Locked, Rank, Spin};
 use crate::stats::Stats;
 use crate::sync::{AtomicUsize, Relaxed};
@@ -52,6 +61,7 @@ pub struct Heap {
 struct Body {
     engine: Engine<Owned, Spin>,
     shards: [Locked<Shard, Spin>; SHARDS],
+    number: front::Number,
 }
 
 impl Body {
@@ -62,6 +72,10 @@ impl Body {
         let engine = unsafe { &raw mut (*body).engine };
         // SAFETY: as above.
         unsafe { engine.write(Engine::new(Owned::new())) };
+        // SAFETY: as above.
+        let number = unsafe { &raw mut (*body).number };
+        // SAFETY: as above.
+        unsafe { number.write(front::Number::new()) };
         // SAFETY: as above.
         let shards = unsafe { &raw mut (*body).shards }.cast::<Locked<Shard, Spin>>();
         for shard in 0..SHARDS {
@@ -136,13 +150,14 @@ impl Heap {
     pub fn check(&self) -> Result<(), Finding> {
         let engine = &self.body().engine;
         engine.check(None)?;
+        front::check()?;
         self.body().shards.iter().try_for_each(|shard| shard.with(|shard| engine.check_cache(&shard.0)))
     }
 
     /// Bytes that a block for `layout` really has.
     #[must_use]
     pub fn usable_size(&self, layout: Layout) -> usize {
-        self.body().engine.usable_size(layout)
+        front::usable_size(&self.body().engine, layout)
     }
 
     fn body(&self) -> &Body {
@@ -151,11 +166,11 @@ impl Heap {
     }
 
     /// Runs `section` with the heap as seen through the calling thread's cache.
-    fn with<R>(&self, section: impl FnOnce(&Attached<'_, Owned, Spin>) -> R) -> R {
+    fn with<R>(&self, section: impl FnOnce(&front::Front<'_>) -> R) -> R {
         let body = self.body();
         body.shards[thread_number() % SHARDS].with(|shard| {
             // SAFETY: attached by `with_config`; the lock keeps others out.
-            section(&unsafe { body.engine.through(&shard.0) })
+            section(&body.number.front(unsafe { body.engine.through(&shard.0) }))
         })
     }
 }
@@ -165,7 +180,7 @@ impl Drop for Heap {
         // SAFETY: nobody uses the heap any more, and nothing in it: its users borrowed or owned it.
         let body = unsafe { self.body.as_mut() };
         // The caches lie in the mapping that goes: nobody looks at the registry again.
-        body.engine.source_mut().unmap_all();
+        body.engine.source_mut().unmap_all(front::forget);
         Owned::unmap_for(self.body);
     }
 }

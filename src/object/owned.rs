@@ -49,13 +49,16 @@ impl Owned {
         self.mmap.set_huge_pages(huge);
     }
 
-    /// Unmaps everything, the ledger included.
-    pub(crate) fn unmap_all(&mut self) {
+    /// Unmaps everything, the ledger included; `last` is told of each span before.
+    pub(crate) fn unmap_all(&mut self, last: impl Fn(Span)) {
         let mut at = self.ledger.with(Option::take);
         while let Some(leaf) = at {
             // SAFETY: `note` wrote the leaf, and nobody else has it any more.
             let Leaf { older, len, spans } = unsafe { leaf.read() };
-            spans.into_iter().take(len).for_each(unmap);
+            for span in spans.into_iter().take(len) {
+                last(span);
+                unmap(span);
+            }
             Self::unmap_for(leaf);
             at = older;
         }

@@ -4,14 +4,39 @@
 
 #[cfg(all(feature = "std", not(loom)))]
 mod agent;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+mod files;
 mod fixed;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+mod memory;
+#[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
+mod modules;
+#[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
+mod stack;
 #[cfg(all(feature = "std", not(loom)))]
 mod thread_end;
 mod unix;
 
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+mod process;
+
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use agent::sleep;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+pub(crate) use files::{File, Room, link_target};
 pub use fixed::Fixed;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+pub(crate) use memory::copy_from;
+#[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
+pub(crate) use modules::{Found, Module, module_at, program_start};
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+pub(crate) use process::{
+    OnFault, Registers, at_exit, each_writable_mapping, environment, install_guard, is_resident, map_sparse,
+    mapping_around, milliseconds, on_fault, on_stack, page_bytes, remove_guard, say, set_access, thread_id,
+    thread_name, ticks,
+};
+#[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
+pub(crate) use stack::{readable_until, stack_end};
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use thread_end::at_thread_end;
 #[cfg(all(feature = "std", not(feature = "c-abi"), not(loom)))]
@@ -19,13 +44,15 @@ pub(crate) use thread_end::not_at_thread_end;
 pub use unix::Mmap;
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use unix::at_fork_once;
+#[cfg(any(feature = "c-abi", all(feature = "malloc-debug", feature = "std", not(loom))))]
+pub(crate) use unix::keep_errno;
 #[cfg(any(feature = "allocator-api2", feature = "c-abi"))]
 pub(crate) use unix::map;
-#[cfg(feature = "allocator-api2")]
+#[cfg(feature = "c-abi")]
+pub(crate) use unix::set_errno;
+#[cfg(any(feature = "allocator-api2", feature = "malloc-debug"))]
 pub(crate) use unix::unmap;
 pub(crate) use unix::{abort, last_words, rest, yield_now};
-#[cfg(feature = "c-abi")]
-pub(crate) use unix::{keep_errno, set_errno};
 
 /// The error numbers that C names set.
 #[cfg(feature = "c-abi")]

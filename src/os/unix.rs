@@ -218,7 +218,7 @@ unsafe impl Source for Mmap {
 }
 
 /// The number of the last error of this thread.
-fn errno() -> libc::c_int {
+pub(super) fn errno() -> libc::c_int {
     // SAFETY: no preconditions; it is this thread's.
     let at = unsafe { libc::__errno_location() };
     // SAFETY: as above.
@@ -226,7 +226,7 @@ fn errno() -> libc::c_int {
 }
 
 /// Runs `section`, after which this thread's error number is what it was before.
-#[cfg(feature = "c-abi")]
+#[cfg(any(feature = "c-abi", all(feature = "malloc-debug", feature = "std", not(loom))))]
 pub(crate) fn keep_errno<R>(section: impl FnOnce() -> R) -> R {
     let before = errno();
     let result = section();
@@ -235,7 +235,7 @@ pub(crate) fn keep_errno<R>(section: impl FnOnce() -> R) -> R {
 }
 
 /// Sets the number of the last error of this thread.
-#[cfg(feature = "c-abi")]
+#[cfg(any(feature = "c-abi", all(feature = "malloc-debug", feature = "std", not(loom))))]
 pub(crate) fn set_errno(number: libc::c_int) {
     // SAFETY: no preconditions; it is this thread's.
     let at = unsafe { libc::__errno_location() };
@@ -287,6 +287,12 @@ fn map_stepped(bytes: usize) -> Option<Span> {
 /// Maps fresh zeroed memory anywhere. The system may refuse more than it could ever have.
 pub(crate) fn map(bytes: usize) -> Option<Span> {
     map_with(bytes, FLAGS)
+}
+
+/// Maps fresh zeroed memory anywhere, with these flags beside the usual ones.
+#[cfg(feature = "malloc-debug")]
+pub(super) fn map_with_flags(bytes: usize, more: libc::c_int) -> Option<Span> {
+    map_with(bytes, FLAGS | more)
 }
 
 /// Maps fresh zeroed memory anywhere, with these flags.

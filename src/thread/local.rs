@@ -1,8 +1,12 @@
 //! A cache that is a thread-local itself: one addition to the thread's base, and the compiler may fold the rest.
 
 use super::end;
+#[cfg(feature = "malloc-debug")]
+use crate::debug::Trail;
 use crate::heap::Cache;
 use crate::os;
+#[cfg(feature = "malloc-debug")]
+use core::cell::Cell;
 use core::ptr::NonNull;
 
 std::thread_local! {
@@ -28,6 +32,15 @@ pub(super) fn hear_of_end(_late: bool) -> bool {
 
 /// The cache is dead: it lies there until the thread has ended.
 pub(super) fn let_go(_: &Cache) {}
+
+/// Runs `section` with the place of the thread's trail.
+#[cfg(feature = "malloc-debug")]
+pub(super) fn own_trail<R>(section: impl FnOnce(&Cell<Option<&'static Trail>>) -> R) -> R {
+    std::thread_local! {
+        static TRAIL: Cell<Option<&'static Trail>> = const { Cell::new(None) };
+    }
+    TRAIL.with(section)
+}
 
 /// Runs `section` with the thread's cache.
 #[inline(always)]

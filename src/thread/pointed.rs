@@ -19,6 +19,15 @@ struct Own {
     cache: Cell<*const Cache>,
     /// Blocks freed past a cache, or `ENDED`.
     freed: Cell<usize>,
+    /// What the corruption hunter knows of the thread.
+    #[cfg(feature = "malloc-debug")]
+    trail: Cell<Option<&'static crate::debug::Trail>>,
+}
+
+/// Runs `section` with the place of the thread's trail.
+#[cfg(feature = "malloc-debug")]
+pub(super) fn own_trail<R>(section: impl FnOnce(&Cell<Option<&'static crate::debug::Trail>>) -> R) -> R {
+    with_own(|own| section(&own.trail))
 }
 
 /// The thread takes no cache any more, or for now.
@@ -37,13 +46,12 @@ mod word {
         ".globl stratalloc_0_1_own",
         ".hidden stratalloc_0_1_own",
         ".type stratalloc_0_1_own,@object",
-        ".size stratalloc_0_1_own,16",
+        ".size stratalloc_0_1_own,{size}",
         "stratalloc_0_1_own:",
-        ".zero 16",
+        ".zero {size}",
         ".popsection",
+        size = const size_of::<Own>(),
     );
-
-    const _: () = assert!(size_of::<Own>() == 16);
 
     /// What the word points to.
     #[inline(always)]
@@ -80,7 +88,12 @@ mod word {
     use super::{Cache, Cell, Own, null};
 
     std::thread_local! {
-        static OWN: Own = const { Own { cache: Cell::new(null()), freed: Cell::new(0) } };
+        static OWN: Own = const { Own {
+            cache: Cell::new(null()),
+            freed: Cell::new(0),
+            #[cfg(feature = "malloc-debug")]
+            trail: Cell::new(None),
+        } };
     }
 
     #[inline(always)]

@@ -23,7 +23,13 @@ fn build(name: &str, profile: &Path) {
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
-    for (on, feature) in [(cfg!(feature = "fine-classes"), "fine-classes"), (cfg!(feature = "valgrind"), "valgrind")] {
+    let features = [
+        (cfg!(feature = "fine-classes"), "fine-classes"),
+        (cfg!(feature = "valgrind"), "valgrind"),
+        (cfg!(feature = "malloc-debug"), "malloc-debug"),
+        (cfg!(feature = "allocator-api2"), "allocator-api2"),
+    ];
+    for (on, feature) in features {
         if on {
             cargo.args(["--features", feature]);
         }

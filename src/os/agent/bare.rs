@@ -93,7 +93,7 @@ impl Thread {
         // By these words C and its library find the storage (System V ABI; glibc's `tcbhead_t`). The last thread has left it.
         for word in [0, 2] {
             // SAFETY: in the mapping, and aligned.
-            unsafe { (base as *mut usize).add(word).write(base) };
+            unsafe { (base as *mut usize).wrapping_add(word).write(base) };
         }
         let (stack, id) = ((room + GUARD + STACK) as *mut c_void, (&raw const self.id).cast_mut());
         // SAFETY: the stack and the storage are the new thread's alone; `id` is a word that outlives it, since the agent is the

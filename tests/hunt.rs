@@ -1,0 +1,347 @@
+//! The corruption hunter: one program with one error for each kind (`tests/common/hunted.rs`), and what is said of it.
+
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+#[path = "common/example.rs"]
+mod example;
+#[path = "common/in_time.rs"]
+mod in_time;
+
+use in_time::output_in_time;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+
+/// How the program ended, and what it said of itself and of its errors.
+#[derive(Debug)]
+struct Said {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the program with `arguments` and with `words` in the environment variable.
+fn run(words: &str, arguments: &str) -> Said {
+    let mut command = Command::new(example::path("hunted"));
+    command.args(arguments.split(' ')).env("STRATALLOC_DEBUG", words).env_remove("RUST_BACKTRACE");
+    said(&mut command)
+}
+
+/// As `run`, with so many KiB of addresses at the most.
+fn run_with(kib: usize, words: &str, arguments: &str) -> Said {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -v {kib}; exec \"$0\" {arguments}")]).arg(example::path("hunted"));
+    said(command.env("STRATALLOC_DEBUG", words).env("RUST_MIN_STACK", "200000"))
+}
+
+fn said(command: &mut Command) -> Said {
+    let output = output_in_time(command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) }
+}
+
+impl Said {
+    /// It was aborted after a report that begins with `first` and has each of `more` in it, in this order.
+    #[track_caller]
+    fn reports(&self, first: &str, more: &[&str]) {
+        assert_eq!(self.status.signal(), Some(libc::SIGABRT), "{self:#?}");
+        self.says(first, more);
+    }
+
+    #[track_caller]
+    fn says(&self, first: &str, more: &[&str]) {
+        assert_eq!(self.stderr.lines().next(), Some(format!("stratalloc: {first}").as_str()), "{}", self.stderr);
+        let mut rest = self.stderr.as_str();
+        for part in more {
+            let at =
+                rest.find(part).unwrap_or_else(|| panic!("not {part:?} in what is left of\n{}\n{rest}", self.stderr));
+            rest = &rest[at + part.len()..];
+        }
+    }
+
+    /// It lost about so many blocks: a word that was left on a stack may look like a pointer to one of them, or two.
+    #[track_caller]
+    fn loses(&self, blocks: usize) {
+        let line = self.stderr.lines().nth(1).expect("a sum");
+        let count: usize = line.trim_start().split(' ').next().and_then(|count| count.parse().ok()).expect("a number");
+        assert!(count + 3 > blocks && count <= blocks, "{count} of {blocks}\n{}", self.stderr);
+    }
+
+    /// It ran to its end and nothing was reported.
+    #[track_caller]
+    fn is_silent(&self) {
+        assert!(self.status.success() && self.stderr.is_empty() && self.stdout.ends_with("done\n"), "{self:#?}");
+    }
+}
+
+const OVERFLOW: &str = "overflow: bytes behind a block were written";
+const UNDERFLOW: &str = "underflow: bytes before a block were written";
+const WRITTEN_AFTER_FREE: &str = "use after free: a block was written after it was freed";
+const BEHIND: &str = "overflow: a byte behind a block was touched";
+const BEFORE: &str = "underflow: a byte before a block was touched";
+const AFTER_FREE: &str = "use after free: a block was touched after it was freed";
+const DOUBLE: &str = "double free: a block was freed that had been freed before";
+const INTERIOR: &str = "invalid free: the pointer is not to the begin of a block, but into it";
+const INTERIOR_FREED: &str = "invalid free: the pointer is into a block that had been freed before";
+const FOREIGN: &str = "invalid free: no block begins at the pointer";
+const LAYOUT: &str = "wrong layout: a block was freed or resized with another layout than it was allocated with";
+const HEAP: &str = "wrong heap: a block of another heap was freed or resized";
+const RECORD: &str = "damaged record: what lies before a block was written over";
+const LEAK: &str = "leak: blocks were lost: no pointer to them is left, and they were not freed";
+
+#[test]
+fn d1_a_byte_beyond_a_block_of_any_size_is_found() {
+    for size in [1, 7, 8, 15, 16, 24, 64, 100, 192, 1024, 2048, 3584, 4096, 5000, 65_536, 3 << 20] {
+        for align in [1, 8, 16, 64, 4096] {
+            for distance in [1, 2, 9, 16] {
+                run("", &format!("overflow {size} {align} {distance}")).reports(
+                    OVERFLOW,
+                    &[
+                        &format!("with size {size} and alignment {align}\n"),
+                        &format!("allocated with size {size} and alignment {align}\n"),
+                        &format!("{} bytes behind the end\n", distance - 1),
+                        "  1 of 16 bytes from ",
+                        " [00]",
+                        "  allocated 0.",
+                        "hunted::make_the_block+",
+                        "hunted::make+",
+                        "hunted::main+",
+                        "  noticed by thread ",
+                        "hunted::free_the_block+",
+                    ],
+                );
+            }
+        }
+        for distance in [1, 8] {
+            let before = "  the first bad byte is 0x";
+            run("", &format!("underflow {size} 8 {distance}")).reports(
+                UNDERFLOW,
+                &[before, &format!(": {distance} bytes before the begin\n"), "  1 of 8 bytes from "],
+            );
+        }
+    }
+}
+
+#[test]
+fn d1_far_beyond_a_block_faults_with_pages_of_its_own() {
+    for (error, first, distance) in
+        [("read-behind", BEHIND, "0 bytes behind the end"), ("read-far-behind", BEHIND, "3000 bytes behind the end")]
+    {
+        let place =
+            ["allocated with size 64 and alignment 8\n", distance, "hunted::make_the_block+", "hunted::read_a_byte+"];
+        run("page", &format!("{error} 64 8")).reports(first, &place);
+        run("page,side=right", &format!("{error} 64 8")).reports(first, &place);
+    }
+    run("page,side=left", "read-before 100 4").reports(BEFORE, &["1 bytes before the begin", "hunted::read_a_byte+"]);
+    // What an alignment leaves between a block and its guard page has guard bytes.
+    run("page", "overflow 20 16 1").reports(OVERFLOW, &["0 bytes behind the end", "hunted::make_the_block+"]);
+    run("page", "underflow 20 16 1").reports(UNDERFLOW, &["1 bytes before the begin"]);
+    run("page,side=both", "nothing 20 16 1").is_silent();
+}
+
+#[test]
+fn d2_a_write_after_free_is_found_when_the_block_leaves_or_is_audited_or_at_exit() {
+    let places =
+        ["2 bytes behind the begin\n", "[00]", "hunted::make_the_block+", "  freed 0.", "hunted::free_the_block+"];
+    for size in [3, 24, 1000, 30_000] {
+        run("", &format!("write-after-free {size} 8 2")).reports(WRITTEN_AFTER_FREE, &places);
+        run("", &format!("write-after-free-unevicted {size} 8 2")).reports(WRITTEN_AFTER_FREE, &places);
+        run("sweep=100", &format!("write-after-free {size} 8 2")).reports(WRITTEN_AFTER_FREE, &places);
+    }
+}
+
+#[test]
+fn d2_what_touches_a_freed_block_faults_with_pages_of_its_own() {
+    for error in ["read-after-free 24 8", "write-after-free 24 8 0", "read-after-free 9000 8"] {
+        let places = [
+            "allocated with size ",
+            "0 bytes behind the begin",
+            "hunted::make_the_block+",
+            "  freed ",
+            "hunted::free_the_block+",
+        ];
+        run("page", error).reports(AFTER_FREE, &places);
+    }
+    // Elsewhere what is read there is a pattern.
+    let said = run("", "read-after-free 24 8");
+    assert!(
+        said.status.success() && said.stdout.starts_with("read ") && !said.stdout.starts_with("read 0\n"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn d3_a_block_freed_twice_is_found_near_and_late_and_from_two_threads() {
+    let places = [
+        "allocated with size ",
+        "hunted::make_the_block+",
+        "  freed 0.",
+        "hunted::free_the_block+",
+        "hunted::free_it_again+",
+    ];
+    for words in ["", "page"] {
+        run(words, "double-free 24 8").reports(DOUBLE, &places);
+        run(words, "double-free 9000 64").reports(DOUBLE, &places);
+    }
+    run("", "double-free-late 24 8 10000").reports(DOUBLE, &places);
+    // By then its memory may have been another block, which was freed, too.
+    run("", "double-free-late 1000 8 10000").reports(DOUBLE, &places[..1]);
+    run("page", "double-free-late 24 8 10000").reports(DOUBLE, &places);
+    run("", "double-free-of-two-threads 24 8")
+        .reports(DOUBLE, &["  freed ", "hunted::free_the_block+", "  noticed by thread ", "hunted::free_the_block+"]);
+}
+
+#[test]
+fn d4_pointers_at_which_no_block_begins_are_told_apart() {
+    run("", "interior 24 8 8")
+        .reports(INTERIOR, &["the pointer is 0x", ": 8 bytes behind the begin", "hunted::make_the_block+"]);
+    run("", "interior 5000 8 4096").reports(INTERIOR, &[": 4096 bytes behind the begin"]);
+    run("page", "interior 24 8 8").reports(INTERIOR, &[": 8 bytes behind the begin"]);
+    run("", "guard-pointer 24 8").reports(INTERIOR, &[": 8 bytes before the begin"]);
+    run("", "interior-freed 24 8 8").reports(INTERIOR_FREED, &["  freed ", "hunted::free_the_block+"]);
+    run("", "stack 24 8").reports(FOREIGN, &["  the pointer is into the mapping ", "[stack]"]);
+    run("", "static 24 8").reports(FOREIGN, &["  the pointer is into the mapping ", "hunted"]);
+    run("", "foreign 24 8").reports(FOREIGN, &["  the pointer is into the mapping ", "[heap]"]);
+    run("", "unmapped 24 8").reports(FOREIGN, &["  nothing is mapped at the pointer"]);
+    run("", "other-heap 24 8").reports(HEAP, &["hunted::make_in_another_heap+", "hunted::free_the_block+"]);
+    run("", "free-after-the-owner 24 8")
+        .reports(OVERFLOW, &["\"the owner\", which has ended, in", "hunted::make_the_block+"]);
+}
+
+#[test]
+fn d5_another_layout_is_found_also_within_one_class() {
+    let passed = ["free was passed 0x", "with size 25 and alignment 8\n", "allocated with size 24 and alignment 8\n"];
+    for words in ["", "page"] {
+        run(words, "wrong-size 24 8 1").reports(LAYOUT, &passed);
+        run(words, "wrong-align 24 8")
+            .reports(LAYOUT, &["with size 24 and alignment 16\n", "with size 24 and alignment 8\n"]);
+        run(words, "realloc-wrong-size 24 8")
+            .reports(LAYOUT, &["realloc was passed 0x", "with size 25", "with size 24"]);
+    }
+}
+
+#[test]
+fn d6_a_block_used_after_realloc_moved_it_is_found() {
+    run("", "realloc-moved 24 8").reports(WRITTEN_AFTER_FREE, &["hunted::make_the_block+", "  freed "]);
+    run("page", "realloc-moved 24 8")
+        .reports(AFTER_FREE, &["hunted::make_the_block+", "  freed ", "hunted::write_a_byte+"]);
+    run("", "realloc-freed 24 8").reports(DOUBLE, &["realloc was passed ", "  freed ", "hunted::free_the_block+"]);
+}
+
+#[test]
+fn d7_a_record_or_a_link_written_over_is_named() {
+    run("", "record 24 8").reports(RECORD, &["of which nothing else is known"]);
+    let said = run("", "link 24 8");
+    assert!(said.status.success() && said.stdout.contains("the heap is damaged: "), "{said:#?}");
+}
+
+#[test]
+fn d8_leaks_are_told_by_site_and_only_leaks() {
+    let said = run("leaks", "leak 24 8 1000");
+    said.says(
+        LEAK,
+        &[" blocks, ", " bytes, allocated, in", "hunted::make_the_block+", "hunted::lose_one+", "hunted::lose+"],
+    );
+    said.loses(1001);
+    assert!(said.status.success(), "{said:?}");
+    run("leaks", "no-leak 24 8").is_silent();
+    run("leaks,page", "no-leak 24 8").is_silent();
+    run("leaks", "busy").is_silent();
+    let said = run("", "leaks-called 100 8 50");
+    said.says(LEAK, &[" blocks, ", " bytes, allocated, in", "hunted::lose_one+"]);
+    said.loses(51);
+    assert!(said.stdout.ends_with("lost\n"), "{said:?}");
+    let said = run("", "assert-no-leaks 24 8 3");
+    assert!(said.stdout == "fine\n" && said.stderr.contains("3 blocks were allocated and not freed"), "{said:?}");
+}
+
+#[test]
+fn d9_a_report_says_all_that_is_known_and_then_the_process_ends() {
+    let said = run("", "overflow 24 8 3");
+    said.reports(
+        OVERFLOW,
+        &["by thread ", " \"hunted\", in\n", "hunted.rs:", "  noticed by thread ", " \"hunted\", in\n", "hunted.rs:"],
+    );
+    let shown = said.stderr.lines().filter(|line| line.starts_with("    0x")).count();
+    assert!((2..=5).contains(&shown), "{}", said.stderr);
+    // To go on is a wish of the user's.
+    let said = run("continue", "two-errors 24 8");
+    assert!(said.status.success() && said.stdout == "done\n", "{said:?}");
+    said.says(OVERFLOW, &["stratalloc: double free: "]);
+    // Without frames there are none.
+    let said = run("frames=0", "overflow 24 8");
+    said.reports(OVERFLOW, &["  allocated "]);
+}
+
+/// What a report needs of the system it has when standard output and error are closed, full or slow, too.
+#[test]
+fn d10_a_report_needs_no_lock_no_stdio_and_no_heap() {
+    let program = example::path("hunted");
+    let shell = |script: &str| {
+        let mut command = Command::new("sh");
+        said(command.args(["-c", script]).arg(&program).env("STRATALLOC_DEBUG", ""))
+    };
+    let closed = shell("exec \"$0\" overflow 24 8 2>&- >&-");
+    assert_eq!(closed.status.signal(), Some(libc::SIGABRT), "{closed:?}");
+    // A pipe whose reader is slow, and whose writer does not wait by itself.
+    let slow = shell("{ \"$0\" overflow 24 8 2>&1; echo \"status $?\"; } | { sleep 1; cat; } >&2");
+    assert!(slow.stderr.contains(OVERFLOW) && slow.stderr.contains("status 134"), "{slow:?}");
+}
+
+#[test]
+fn d11_damage_is_a_finding_for_who_asks() {
+    let said = run("", "check 24 8");
+    let begin = "stratalloc: the heap is damaged: Blocks: not so: bytes behind a block are as they were written (at 0x";
+    assert!(said.status.success() && said.stdout.starts_with(begin) && said.stderr.is_empty(), "{said:?}");
+    run("sweep=1", "overflow-unfreed 24 8").reports(OVERFLOW, &["hunted::make_the_block+"]);
+    run("", "overflow-unfreed 24 8").reports(OVERFLOW, &["hunted::make_the_block+"]);
+}
+
+const MODES: [&str; 5] =
+    ["", "page", "sample=50,side=both", "sweep=100003,quarantine=100k", "frames=32,blocks=100,poison=16"];
+
+#[test]
+fn d12_correct_programs_are_silent() {
+    for words in MODES {
+        run(&format!("{words},sweep=3001"), "busy").is_silent();
+        for program in ["nothing 24 8", "nothing 100000 4096", "zeroed 5000 8", "no-leak 24 8", "busy", "fork", "map"] {
+            run(words, program).is_silent();
+        }
+    }
+    assert_eq!(run("", "handler").status.code(), Some(77));
+    assert_eq!(run("page", "handler").status.code(), Some(77));
+}
+
+const NO_MORE_PAGES: &str =
+    "stratalloc: page mode: there are no more pages with guards; further blocks have guard bytes around them\n";
+
+#[test]
+fn d12_exhausted_memory_is_null_and_no_report() {
+    for words in MODES {
+        for said in [run_with(700_000, words, "fill"), run_with(400_000, words, "limit")] {
+            // There may be no more addresses for blocks with pages of their own: that is said, once.
+            let rest = said.stderr.strip_prefix(NO_MORE_PAGES).unwrap_or(&said.stderr).to_string();
+            Said { stderr: rest, ..said }.is_silent();
+        }
+    }
+}
+
+#[test]
+fn words_that_say_nothing_are_warned_of() {
+    let said = run("pages,leaks", "nothing 24 8");
+    assert!(
+        said.status.success()
+            && said.stderr.starts_with("stratalloc: STRATALLOC_DEBUG: ignored: \"pages\"; the words are off, "),
+        "{said:?}"
+    );
+    let off = run("off", "overflow 24 8 1");
+    assert!(off.status.success() && off.stdout == "done\n" && off.stderr.is_empty(), "{off:?}");
+}
+
+#[test]
+fn threads_and_sizes_may_be_left_out() {
+    run("", "unwatched 24 8").reports(OVERFLOW, &["  allocated ", "  noticed by"]);
+    let some = run("min=100,max=1000", "overflow 24 8 1");
+    some.reports(OVERFLOW, &["  allocated "]);
+    assert!(!some.stderr.contains("make_the_block"), "{}", some.stderr);
+    run("min=10,max=1000", "overflow 24 8 1").reports(OVERFLOW, &["hunted::make_the_block+"]);
+}
