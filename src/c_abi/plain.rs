@@ -31,8 +31,14 @@ fn class_of(size: usize) -> Option<Class> {
 /// A block of `size` bytes from the thread's list.
 #[inline(always)]
 pub(super) fn pop(size: usize) -> Option<NonNull<u8>> {
-    let block = thread::own()?.pop(class_of(size)?)?;
-    NonNull::new(block.as_ptr())
+    if let Some(class) = class_of(size)
+        && let Some(cache) = thread::own()
+        && let Some(block) = cache.pop(class)
+    {
+        // SAFETY: a block is never at address 0.
+        return Some(unsafe { NonNull::new_unchecked(block.as_ptr()) });
+    }
+    None
 }
 
 /// Frees a block to the thread's list; false if it is not for that. Null is none.
@@ -41,13 +47,15 @@ pub(super) fn pop(size: usize) -> Option<NonNull<u8>> {
 /// - `at` came from this heap and is live, or is null.
 #[inline(always)]
 pub(super) unsafe fn push(at: *mut c_void) -> bool {
-    let (Some(class), Some(cache)) = (quick_class(at), thread::own()) else {
-        return false;
-    };
-    // SAFETY: it lies in a slab, so it is not null.
-    let at = unsafe { NonNull::new_unchecked(at.cast()) };
-    // SAFETY: the caller gives up a live block, which is one of that slab's.
-    cache.push(class, unsafe { Block::from_raw(at) })
+    if let Some(class) = quick_class(at)
+        && let Some(cache) = thread::own()
+    {
+        // SAFETY: it lies in a slab, so it is not null.
+        let at = unsafe { NonNull::new_unchecked(at.cast()) };
+        // SAFETY: the caller gives up a live block, which is one of that slab's.
+        return cache.push(class, unsafe { Block::from_raw(at) });
+    }
+    false
 }
 
 /// The class of a block, where that can be known in a few instructions.
