@@ -97,7 +97,8 @@
 //!   somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
 //! - `c-abi`: C names with a prefix, `c-override`: the bare ones, too; see `c_abi`.
-//! - `malloc-debug`: each word of a record has a copy or a check; see [`heap::Attached::check`].
+//! - `malloc-debug`: the corruption hunter before every heap (`Hunt`), and each word of a record has a copy or a check; see
+//!   [`heap::Attached::check`].
 //! - `valgrind`: valgrind's memcheck knows the blocks.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
