@@ -92,6 +92,10 @@ fn now() -> u32 {
     (os::ticks() >> 20) as u32
 }
 
+/// Kinds of events.
+const ALLOCATED: usize = 0;
+const FREED: usize = 1;
+
 /// After so many calls a thread looks at the clock.
 const CLOCK_EVERY: u32 = 8;
 /// After so many calls it asks for its name, which may have been given late.
@@ -208,13 +212,13 @@ impl Hunter {
 
     /// What a record says of a call for a block of `size` bytes.
     #[inline]
-    fn event(&self, trail: Option<&Trail>, size: usize) -> Event {
+    fn event(&self, trail: Option<&Trail>, size: usize, kind: usize) -> Event {
         let Some(trail) = trail else {
             return Event { time: now(), ..Event::default() };
         };
         let hunt = self.hunt();
         let is_watched = hunt.frames > 0 && hunt.is_watched(size) && !trail.is_unwatched.get();
-        let stack = if is_watched { trail.memory.capture(&self.stacks, hunt.frames) } else { 0 };
+        let stack = if is_watched { trail.memory.capture(&self.stacks, hunt.frames, kind) } else { 0 };
         Event { stack, thread: trail.number.get(), time: trail.time.get() }
     }
 
@@ -335,7 +339,7 @@ impl<B: Blocks> Guarded<'_, B> {
     #[inline(never)]
     fn allocate_chosen(&self, layout: Layout, zeroed: bool) -> *mut u8 {
         let trail = self.call();
-        let event = self.hunter.event(trail, layout.size());
+        let event = self.hunter.event(trail, layout.size(), ALLOCATED);
         let mark = self.mark(trail);
         match self.hunter.allocate_lone(layout, event, mark) {
             Some(at) => at.as_ptr(),
@@ -360,7 +364,7 @@ impl<B: Blocks> Guarded<'_, B> {
     fn allocate(&self, layout: Layout, zeroed: bool) -> *mut u8 {
         let hunter = self.hunter;
         let trail = self.begun();
-        let event = hunter.event(trail, layout.size());
+        let event = hunter.event(trail, layout.size(), ALLOCATED);
         let mark = self.mark(trail);
         if let Some(trail) = trail
             && hunter.is_turn_of_lone(trail)
@@ -457,7 +461,7 @@ impl<B: Blocks> Guarded<'_, B> {
         }
         let Some(facts) = hunter.check_live(at, passed) else { return };
         let size = facts.layout.size();
-        record_before(at).note_free(&facts, hunter.event(trail, size));
+        record_before(at).note_free(&facts, hunter.event(trail, size, FREED));
         // SAFETY: the block has that many bytes, and nobody else has it any more.
         unsafe { guard::fill(at, size.min(hunter.hunt().poison), Pattern::Freed) };
         self.retire(Held { address: passed.at, bytes: lead(facts.layout.align()) + size + BACK }, size, trail);
@@ -652,7 +656,7 @@ impl Hunter {
         if let Err(state) = self.lone.take_back(passed.at) {
             self.report_bad_pointer(passed, state);
         } else if let Some(facts) = self.look_closely(at, passed) {
-            self.record(at).note_free(&facts, self.event(trail, facts.layout.size()));
+            self.record(at).note_free(&facts, self.event(trail, facts.layout.size(), FREED));
             self.lone.retire(passed.at);
         }
     }

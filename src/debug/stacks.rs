@@ -141,8 +141,9 @@ impl Stacks {
     }
 }
 
-/// Stacks that a thread remembers.
-const SEEN: usize = 512;
+/// Stacks that a thread remembers, in sets of those among which one is looked for.
+const SEEN: usize = 1024;
+const SET: usize = 4;
 
 /// A stack that was walked.
 #[derive(Debug)]
@@ -152,6 +153,8 @@ struct Seen {
     pointer: usize,
     number: u32,
     count: u32,
+    /// The last of `offsets`, which is the largest.
+    last: u32,
     /// How far above the stack pointer each return address lay, and which it was.
     offsets: [u32; FRAMES_MAX],
     addresses: [usize; FRAMES_MAX],
@@ -161,38 +164,39 @@ struct Seen {
 #[derive(Debug)]
 pub(super) struct Memory {
     seen: UnsafeCell<[Seen; SEEN]>,
-    /// How far above the stack pointer a return address lies that tells stacks apart.
-    telling: Cell<usize>,
+    /// For each kind of call: how far above the stack pointer the return address lies that tells stacks apart; 0 before the
+    /// first walk. It is the same in all of them: what is called in between is this crate's.
+    telling: [Cell<usize>; 2],
+    /// Which of a set is forgotten next.
+    next: Cell<usize>,
     stack: UnsafeCell<Stack>,
 }
 
 impl Memory {
-    /// The number of the calling thread's backtrace, of up to `limit` frames.
+    /// The number of the calling thread's backtrace, of up to `limit` frames; `kind` is 0 or 1, by who calls.
     #[inline(never)]
-    pub(super) fn capture(&self, stacks: &Stacks, limit: usize) -> u32 {
+    pub(super) fn capture(&self, stacks: &Stacks, limit: usize, kind: usize) -> u32 {
         let context = Context::here();
         let pointer = context.sp();
         // SAFETY: a thread's memory is used by that thread alone, and nothing is called here that comes back.
         let stack = unsafe { &mut *self.stack.get() };
         // SAFETY: as above.
         let seen = unsafe { &mut *self.seen.get() };
-        let seen = &mut seen[self.place(stack, pointer)];
-        if seen.pointer == pointer && seen.is_there(stack) {
+        let telling = &self.telling[kind & 1];
+        let set = set_of(stack, pointer, telling.get());
+        let (sets, _) = seen.as_chunks_mut::<SET>();
+        if let Some(seen) = sets[set].iter().find(|seen| seen.pointer == pointer && seen.is_there(stack)) {
             return seen.number;
         }
         let mut frames = [Frame::NONE; FRAMES_MAX];
         let count = walk(&context, stack, &mut frames[..limit]);
         let frames = &frames[..count];
-        self.telling.set(frames.get(TELLING).map_or(0, |frame| frame.slot.wrapping_sub(pointer)));
-        seen.note(pointer, frames, stacks.keep(frames))
-    }
-
-    /// Where a stack that ends at `pointer` is remembered.
-    #[inline(always)]
-    fn place(&self, stack: &Stack, pointer: usize) -> usize {
-        let word = stack.word(pointer, pointer.wrapping_add(self.telling.get())).unwrap_or(0);
-        let mixed = (pointer as u64 ^ (word as u64).rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 48) as usize % SEEN
+        if telling.get() == 0 {
+            telling.set(frames.get(TELLING).map_or(0, |frame| frame.slot.wrapping_sub(pointer)));
+        }
+        let next = self.next.get();
+        self.next.set(next.wrapping_add(1));
+        sets[set][next % SET].note(pointer, frames, stacks.keep(frames))
     }
 
     /// Another thread's from now on.
@@ -202,17 +206,31 @@ impl Memory {
     }
 }
 
-/// Which frame tells stacks apart: those before are of this crate, or of the standard library's shims.
-const TELLING: usize = 4;
+/// Which frame tells stacks apart: the first that is not this crate's.
+const TELLING: usize = 1;
+
+/// The set in which a stack that ends at `pointer` is remembered.
+#[inline(always)]
+fn set_of(stack: &Stack, pointer: usize, telling: usize) -> usize {
+    let word = stack.word(pointer, pointer.wrapping_add(telling)).unwrap_or(0);
+    let mixed = (pointer as u64 ^ (word as u64).rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 48) as usize % (SEEN / SET)
+}
 
 impl Seen {
     /// Whether every word still holds the same address.
     #[inline(always)]
     fn is_there(&self, stack: &Stack) -> bool {
-        let frames = self.offsets.iter().zip(&self.addresses).take(self.count as usize);
-        frames
-            .into_iter()
-            .all(|(offset, address)| stack.word(self.pointer, self.pointer + *offset as usize) == Some(*address))
+        let count = (self.count as usize).min(FRAMES_MAX);
+        if !stack.reaches(self.pointer, self.pointer + self.last as usize) {
+            return false;
+        }
+        let (offsets, addresses) = (&self.offsets[..count], &self.addresses[..count]);
+        offsets.iter().zip(addresses).all(|(offset, address)| {
+            let slot = (self.pointer + *offset as usize) as *const usize;
+            // SAFETY: no further than the last, which can be read. It is this thread's own stack.
+            (unsafe { slot.read_volatile() }) == *address
+        })
     }
 
     fn note(&mut self, pointer: usize, frames: &[Frame], number: u32) -> u32 {
@@ -227,6 +245,7 @@ impl Seen {
             self.offsets[index] = offset(frame).unwrap_or(0);
             self.addresses[index] = frame.address;
         }
+        self.last = self.offsets[frames.len() - 1];
         (self.pointer, self.number, self.count) = (pointer, number, frames.len() as u32);
         number
     }

@@ -19,13 +19,17 @@ static MAY_GO: AtomicBool = AtomicBool::new(false);
 extern "C" fn body(_: *mut c_void) -> *mut c_void {
     // SAFETY: the name is a text.
     let _ = unsafe { libc::prctl(libc::PR_SET_NAME, NAME.as_ptr()) };
-    BEGUN.fetch_add(1, SeqCst);
-    while !MAY_GO.load(SeqCst) {
-        yield_now();
+    loop {
+        BEGUN.fetch_add(1, SeqCst);
+        while !MAY_GO.load(SeqCst) {
+            yield_now();
+        }
+        AGENT.dismiss();
+        // Who is summoned before it has left begins anew.
+        if AGENT.leave() {
+            return null_mut();
+        }
     }
-    AGENT.dismiss();
-    assert!(AGENT.leave());
-    null_mut()
 }
 
 /// Threads of that name.

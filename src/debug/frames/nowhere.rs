@@ -40,6 +40,10 @@ impl Stack {
         false
     }
 
+    pub(crate) const fn reaches(&self, _: usize, _: usize) -> bool {
+        false
+    }
+
     pub(crate) const fn word(&self, _: usize, _: usize) -> Option<usize> {
         None
     }

@@ -38,6 +38,12 @@ impl Stack {
         sp >= self.low && sp < self.high
     }
 
+    /// Whether every word from `sp`, where the thread's stack ends now, to `last` can be read.
+    #[inline(always)]
+    pub(crate) const fn reaches(&self, sp: usize, last: usize) -> bool {
+        self.holds(sp) && last < self.high
+    }
+
     /// The word at `slot`, which a walk of this thread has named, while the thread's stack ends at `sp`; `None` if it is
     /// not known to be on this stack.
     #[inline(always)]
