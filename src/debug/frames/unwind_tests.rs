@@ -278,7 +278,7 @@ fn whatever_is_on_a_stack() {
         let (start, mut random) = (words.as_ptr() as usize, 1);
         let end = start + PAGES * PAGE;
         let mut most = 0;
-        for round in 0..if cfg!(debug_assertions) { 40_000_usize } else { 200_000 } {
+        for round in 0..if cfg!(debug_assertions) { 10_000_usize } else { 200_000 } {
             for word in &mut *words {
                 if round % 64 == 0 {
                     *word = number(&mut random, start);
