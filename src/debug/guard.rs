@@ -46,6 +46,8 @@ pub(super) enum Pattern {
 }
 
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Bytes that are looked at in one step.
+const WIDE: usize = 64;
 /// A bit of every byte.
 const ODD: u64 = 0x0101_0101_0101_0101;
 
@@ -110,8 +112,13 @@ pub(super) unsafe fn fill(at: NonNull<u8>, bytes: usize, pattern: Pattern) {
         return unsafe { at.as_ptr().copy_from_nonoverlapping(word.to_ne_bytes().as_ptr(), bytes) };
     }
     let mut index = 0;
-    while index + 8 <= bytes {
+    while index + WIDE <= bytes {
         // SAFETY: inside, as the caller states.
+        unsafe { at.as_ptr().wrapping_add(index).cast::<[u64; WIDE / 8]>().write_unaligned([word; WIDE / 8]) };
+        index += WIDE;
+    }
+    while index + 8 <= bytes {
+        // SAFETY: as above.
         unsafe { at.as_ptr().wrapping_add(index).cast::<u64>().write_unaligned(word) };
         index += 8;
     }
@@ -134,6 +141,12 @@ pub(super) unsafe fn is_filled(at: NonNull<u8>, bytes: usize, pattern: Pattern) 
     let mut changed =
         unsafe { at.as_ptr().wrapping_add(bytes - 8).cast::<u64>().read_unaligned() } ^ word_from(word, bytes);
     let mut index = 0;
+    while index + WIDE <= bytes {
+        // SAFETY: as above.
+        let words = unsafe { at.as_ptr().wrapping_add(index).cast::<[u64; WIDE / 8]>().read_unaligned() };
+        changed |= words.iter().fold(0, |sum, one| sum | (one ^ word));
+        index += WIDE;
+    }
     while index + 8 <= bytes {
         // SAFETY: as above.
         changed |= unsafe { at.as_ptr().wrapping_add(index).cast::<u64>().read_unaligned() } ^ word;
