@@ -46,7 +46,10 @@ fn fork_and_wait(depth: u32) -> bool {
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "fork failed");
     if child == 0 {
-        let sum: usize = (1..200).map(|size| vec![1u8; size * 37].len()).sum();
+        // So many at a time that every layer is asked, and so every lock that the parent's threads may have held.
+        let blocks: Vec<Vec<u8>> = (1..200).flat_map(|size| [size * 37; 3]).map(|size| vec![1u8; size]).collect();
+        let sum = blocks.iter().map(Vec::len).sum::<usize>() / 3;
+        drop(blocks);
         let good = sum == 37 * 199 * 100 && (depth == 0 || fork_and_wait(depth - 1));
         // SAFETY: ends the child.
         unsafe { libc::_exit(i32::from(!good)) };
