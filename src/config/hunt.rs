@@ -93,14 +93,14 @@ impl Hunt {
     }
 
     /// Gives one block in `every` pages of its own beside a guard page, where what goes beyond it, and what comes after its
-    /// free, faults at once; 1: each block. The others are as without the feature, and cost next to nothing; those of `every`
+    /// free, faults at once; 1: each block. The others are as without the feature; those of `every`
     /// that cannot have pages of their own have guards.
     ///
     /// # Panics
     /// When `every` is 0 (at compile time, in a `const`).
     #[must_use]
     pub const fn page(mut self, every: u32) -> Self {
-        assert!(every > 0, "Hunt::page: at least 1: one block in so many; 5000 costs next to nothing");
+        assert!(every > 0, "Hunt::page: at least 1: one block in so many; 5000 is a good value");
         self.page = every;
         self.canary = false;
         self
