@@ -46,6 +46,8 @@ const DOORS: &[(&str, &[&str])] = &[
             "thread/",
             "object/mod.rs",
             "debug/mod.rs",
+            "debug/guarded.rs",
+            "debug/hunter.rs",
             "os/thread_end.rs",
             "heap/map.rs",
             "fatal.rs",

@@ -2,10 +2,10 @@
 //! threads do.
 
 use super::begins::State;
-use super::guard::{self, Pattern};
+use super::guard::{self, BACK, FRONT, Pattern};
+use super::hunter::Hunter;
 use super::record::Facts;
 use super::report::{Case, Crime};
-use super::{BACK, FRONT, Hunter};
 use crate::finding::{Layer, Verdict};
 use crate::os;
 use core::ptr::NonNull;

@@ -5,8 +5,9 @@
 //! into it. (Pointers that are only in another thread's registers are not seen, nor such as are kept in another form.)
 
 use super::begins::{Begins, State};
+use super::hunter::Hunter;
+use super::trail::Trail;
 use super::voice::{Voice, say};
-use super::{Hunter, Trail};
 use crate::os::{self, Span};
 use core::fmt::Write;
 use core::ptr::NonNull;

@@ -5,10 +5,10 @@
 //! where the kernel has `MADV_GUARD_INSTALL` (Linux 6.13), and cost no mapping; elsewhere they are pages without access, of
 //! which a process can have some ten thousand: then blocks are guarded as all others are.
 
-use super::Hunter;
 use super::begins::State;
 use super::frames::Context;
 use super::guard::{self, Pattern};
+use super::hunter::Hunter;
 use super::record::{Event, Mark, Record};
 use super::report::{Case, Crime};
 use super::trail::Trail;

@@ -12,9 +12,13 @@ pub(super) struct Event {
     pub(super) stack: u32,
     /// A number of `threads.rs`.
     pub(super) thread: u32,
-    /// A time of `clock.rs`.
+    /// A time of `hunter.rs`.
     pub(super) time: u32,
 }
+
+/// Kinds of events, by which `stacks.rs` tells who calls.
+pub(super) const ALLOCATED: usize = 0;
+pub(super) const FREED: usize = 1;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

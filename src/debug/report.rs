@@ -3,10 +3,12 @@
 //! Whoever reports takes no lock (others wait for the end of the report), allocates nothing and uses no stdio; it may be
 //! inside a handler of a fault. Memory that a damaged record could point to is not looked at.
 
+use super::begins::State;
 use super::frames::{Context, Frame, Stack, Symbols, walk};
+use super::guard::{self, Pattern};
+use super::hunter::{Hunter, now};
 use super::record::{Event, Facts};
 use super::voice::{Voice, say};
-use super::{Call, Hunter, Pattern, State, guard};
 use crate::config::FRAMES_MAX;
 use crate::os;
 use crate::sync::{AcqRel, Acquire, Relaxed, Release};
@@ -61,6 +63,13 @@ impl Crime {
             _ => "a block's record is as it was written",
         }
     }
+}
+
+/// What the caller asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Free,
+    Realloc,
 }
 
 /// What a caller passed.
@@ -238,8 +247,8 @@ impl Hunter {
     fn tell_age(&self, voice: &mut Voice, time: u32) {
         let (began, ticks) = self.beginning();
         let elapsed = os::milliseconds().saturating_sub(began);
-        let total = u64::from(super::now().wrapping_sub(ticks)).max(1);
-        let age = u64::from(super::now().wrapping_sub(time)).min(total) * elapsed / total;
+        let total = u64::from(now().wrapping_sub(ticks)).max(1);
+        let age = u64::from(now().wrapping_sub(time)).min(total) * elapsed / total;
         let _ = write!(voice, " {}.{:03} s ago", age / 1000, age % 1000);
     }
 
