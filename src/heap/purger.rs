@@ -27,7 +27,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let in_runs = self.with_runs(unused_in_runs);
         let busy = self.sort_unused_caches();
         let unused = in_runs + in_slabs as usize + self.give_unused_back() + self.release_unused_runs() as usize;
-        Class::all().for_each(|class| self.sort_unused_lists(class));
+        // Large blocks first: they pin as much as is counted for them, while many small ones share a page.
+        Class::all().rev().for_each(|class| self.sort_unused_lists(class));
         // What has become free by the sorting just now, nobody has used either.
         let retained = self.tally.retained_pages();
         if retained > self.allowed_pages() {
