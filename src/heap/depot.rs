@@ -32,8 +32,22 @@ const LISTS: usize = 48;
 /// A list is kept whole if it lies in at most one page for so many of its blocks, or in two pages.
 const BLOCKS_PER_PAGE: u32 = 2;
 
-/// The heads of lists of exactly `target` blocks, each with the pages it lies in: about, or at the most, as the caller says.
-type Heads = [Option<(Block, u32)>; LISTS];
+/// The heads of lists of exactly `target` blocks, and the pages that each lies in: about, or at the most, as the caller says.
+#[derive(Clone, Copy, Debug)]
+struct Heads {
+    heads: [Option<Block>; LISTS],
+    /// Some pages for each block of a list, so no more than this can say.
+    pages: [u16; LISTS],
+}
+
+impl Heads {
+    const EMPTY: Self = Self { heads: [None; LISTS], pages: [0; LISTS] };
+
+    /// The lists, the oldest first.
+    fn iter(&self) -> impl Iterator<Item = (Option<Block>, u32)> {
+        self.heads.iter().copied().zip(self.pages.iter().map(|pages| u32::from(*pages)))
+    }
+}
 
 /// A full array of lists that are older than those of the depot's own array.
 #[derive(Debug)]
@@ -47,10 +61,8 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// The words to seal.
     fn words(&self) -> impl Iterator<Item = u64> {
-        let lists = self.lists.iter().flat_map(|list| match *list {
-            Some((head, pages)) => [head.address() as u64, u64::from(pages)],
-            None => [0; 2],
-        });
+        let address = |head: Block| head.address() as u64;
+        let lists = self.lists.iter().flat_map(move |(head, pages)| [head.map_or(0, address), u64::from(pages)]);
         lists.chain([self.older.map_or(0, |chunk| chunk.address() as u64)])
     }
 }
@@ -73,7 +85,7 @@ impl ChunkRef {
     pub(crate) unsafe fn create(at: NonNull<u8>) -> Self {
         let chunk = Self(at.cast());
         // SAFETY: the caller gives the memory.
-        unsafe { chunk.0.write(Chunk { lists: [None; LISTS], older: None, seal: Seal::none() }) };
+        unsafe { chunk.0.write(Chunk { lists: Heads::EMPTY, older: None, seal: Seal::none() }) };
         chunk.write(|_| ());
         chunk
     }
@@ -131,7 +143,7 @@ pub(crate) struct Depot {
 impl Depot {
     /// A depot without lists.
     pub(crate) const EMPTY: Self = Self {
-        lists: [None; LISTS],
+        lists: Heads::EMPTY,
         len: 0,
         older: None,
         spare: None,
@@ -160,7 +172,8 @@ impl Depot {
             return Err(Refusal::NoChunk(list));
         }
         let (head, _) = list.into_parts();
-        self.lists[self.len] = head.map(|head| (head, pages));
+        self.lists.heads[self.len] = head;
+        self.lists.pages[self.len] = pages as u16;
         self.len += 1;
         self.count += 1;
         self.pages += pages;
@@ -205,7 +218,7 @@ impl Depot {
             self.move_in()?;
         }
         let newest = self.len - 1;
-        let (head, pages) = self.lists[newest].take()?;
+        let (head, pages) = (self.lists.heads[newest].take()?, u32::from(self.lists.pages[newest]));
         self.len = newest;
         self.count -= 1;
         self.low_count = self.low_count.min(self.count);

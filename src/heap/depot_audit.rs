@@ -18,13 +18,11 @@ impl Depot {
         };
         let (mut count, mut pages) = (0, self.odd_pages);
         let mut lists = |lists: &Heads, len: usize| {
-            for head in lists.iter().take(len) {
-                let Some((head, held)) = *head else {
-                    return Layer::Depot.holds(false, "a list has a head", 0);
-                };
+            for (head, held) in lists.iter().take(len) {
+                Layer::Depot.holds(head.is_some(), "a list has a head", 0)?;
                 count += 1;
                 pages += held;
-                list::follow(Some(head), target, Layer::Depot, each)?;
+                list::follow(head, target, Layer::Depot, each)?;
             }
             Ok(())
         };

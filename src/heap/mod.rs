@@ -116,25 +116,29 @@ pub unsafe trait Blocks {
 }
 
 /// A heap over the memory of `S`, with locks of kind `L`.
+///
+/// Its fields lie in this order: first what a small program hardly touches, then what is hardly written, then what each program
+/// touches, the classes of large blocks last. So the pages of a small program's heap are few.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Engine<S, L> {
-    /// Not opened, being opened, opened, or without memory for its records.
-    phase: AtomicU32,
+    reserves: [Locked<Reserve, L>; RESERVES],
+    run_depots: [Locked<Depot, L>; listed::LENGTHS],
+    depots: PerClass<Locked<Depot, L>>,
     settings: Settings,
     /// Blocks in a list of each class; written once, when the heap is opened.
     targets: PerClass<AtomicU32>,
     map: Map,
-    depots: PerClass<Locked<Depot, L>>,
-    run_depots: [Locked<Depot, L>; listed::LENGTHS],
-    slabs: PerClass<Locked<Slabs, L>>,
-    reserves: [Locked<Reserve, L>; RESERVES],
-    runs: Locked<Runs, L>,
-    records: Locked<Records, L>,
-    registry: Locked<Registry, L>,
-    tally: Tally,
+    source: S,
+    /// Not opened, being opened, opened, or without memory for its records.
+    phase: AtomicU32,
     /// How often the purger has looked.
     looks: AtomicU32,
-    source: S,
+    tally: Tally,
+    registry: Locked<Registry, L>,
+    records: Locked<Records, L>,
+    runs: Locked<Runs, L>,
+    slabs: PerClass<Locked<Slabs, L>>,
 }
 
 /// Reserves of long runs; threads share them by their number.
