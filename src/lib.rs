@@ -66,8 +66,8 @@
 //! `target` calls pass before the next trip, whatever the pattern. A trip costs a lock for a few instructions. Sorting
 //! restores address order, so locality survives churn.
 //!
-//! **Why memory comes back.** Lists in caches are bounded, each block counted as a page, and their full ones lie in slots
-//! that the purger may empty. Everything else lies in slabs and runs, where free pages are seen and counted as they become
+//! **Why memory comes back.** Lists in caches are bounded, each block counted as if it lay alone in its page or pages, and
+//! their full ones lie in slots that the purger may empty. Everything else lies in slabs and runs, where free pages are seen and counted as they become
 //! free. The idle bound (see [`Config::idle_bytes`]) is looked at by each free that reaches the slabs or runs. If it is
 //! passed, a purger begins ([`Purge::Soon`]): a detached thread without a cache, all signals blocked. Every 0.15 seconds
 //! it looks how much was retained all the time since its last look, by the least that each gauge has shown, and purges

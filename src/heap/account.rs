@@ -111,7 +111,7 @@ impl Tally {
     /// Resident pages of slabs that no block outside lies in. O(classes).
     #[inline(never)]
     pub(crate) fn idle_pages(&self) -> usize {
-        self.classes.iter().map(|class| class.idle_pages.load(Relaxed) as usize).sum()
+        Class::all().map(|class| self.gauges(class).idle_pages.load(Relaxed) as usize).sum()
     }
 
     /// Free pages that are resident, those that the reserves may still take included. O(classes).
@@ -173,7 +173,7 @@ impl Tally {
     /// Pages that lists in the depot lie in: about, while there is a purger, else at the most. O(classes).
     #[inline(never)]
     pub(crate) fn depot_pages(&self) -> usize {
-        self.classes.iter().map(|class| class.depot_pages.load(Relaxed) as usize).sum()
+        Class::all().map(|class| self.gauges(class).depot_pages.load(Relaxed) as usize).sum()
     }
 
     pub(crate) fn mapped(&self) -> usize {

@@ -14,7 +14,7 @@
 //! A cache that no heap has adopted has no block and no room, so both fast paths end in their slow paths without a test
 //! of their own.
 
-use super::class::{CLASSES, Class, TARGET_MAX};
+use super::class::{CLASSES, Class};
 use super::hot::Hot;
 use super::list::{Block, List};
 use super::side::{End, SLOTS, Side, Slot};
@@ -25,12 +25,12 @@ use core::cell::Cell;
 pub(crate) const PAGE_LISTS: usize = 16;
 /// Bytes that the run lists of one thread hold together, at the most.
 const RUN_BYTES: usize = 256 << 10;
-/// Blocks in full lists up to which a class may have more than one of them: where a purger comes, and where none does.
-/// Nobody counts the pages they pin: each block counts as one page, also one that ends in the page behind.
-const FULL_BLOCKS: u32 = 4096;
-const FULL_BLOCKS_ALONE: u32 = 256;
-/// Blocks in full lists from which on a purger is wanted, where one comes.
-const FULL_BLOCKS_IDLE: u32 = 64;
+/// Pages in full lists up to which a class may have more than one of them: where a purger comes, and where none does.
+/// Nobody counts the pages they pin: each block counts as if it lay in pages of its own ([`Class::pages`]).
+const FULL_PAGES: u32 = 4096;
+const FULL_PAGES_ALONE: u32 = 256;
+/// Pages in full lists from which on a purger is wanted, where one comes.
+const FULL_PAGES_IDLE: u32 = 64;
 /// Trips to the depot between two looks at whether a class holds more than it needs.
 const TRIPS_PER_LOOK: u32 = 32;
 
@@ -125,9 +125,9 @@ const fn run_index(pages: usize) -> usize {
     (pages - 1) % PAGE_LISTS
 }
 
-/// Blocks in full lists.
-const fn full_blocks(purger: bool) -> u32 {
-    if purger { FULL_BLOCKS } else { FULL_BLOCKS_ALONE }
+/// Pages in full lists.
+const fn full_pages(purger: bool) -> u32 {
+    if purger { FULL_PAGES } else { FULL_PAGES_ALONE }
 }
 
 /// Whether a cache may be used.
@@ -164,10 +164,10 @@ pub struct Cache {
     runs_given: [AtomicU64; PAGE_LISTS],
     runs_taken: [AtomicU64; PAGE_LISTS],
     runs_stowed: [AtomicU64; PAGE_LISTS],
-    /// Blocks in all full lists, those included that the purger has taken unnoticed.
-    full_blocks: Cell<u32>,
-    full_blocks_max: Cell<u32>,
-    full_blocks_idle: AtomicU32,
+    /// Pages in all full lists, those included that the purger has taken unnoticed.
+    full_pages: Cell<u32>,
+    full_pages_max: Cell<u32>,
+    full_pages_idle: AtomicU32,
     trips: Cell<u32>,
     looked_at: Cell<usize>,
     /// The neighbours in the heap's registry; under its lock.
@@ -203,9 +203,9 @@ impl Cache {
                 runs_given: array_of!(AtomicU64::new(0)),
                 runs_taken: array_of!(AtomicU64::new(0)),
                 runs_stowed: array_of!(AtomicU64::new(0)),
-                full_blocks: Cell::new(0),
-                full_blocks_max: Cell::new(0),
-                full_blocks_idle: AtomicU32::new(0),
+                full_pages: Cell::new(0),
+                full_pages_max: Cell::new(0),
+                full_pages_idle: AtomicU32::new(0),
                 trips: Cell::new(0),
                 looked_at: Cell::new(0),
                 older: Cell::new(None),
@@ -261,8 +261,8 @@ impl Cache {
     /// `purger` says whether one comes.
     pub(super) fn open(&self, target: impl Fn(Class) -> u32, page_shift: u32, purger: bool) {
         self.run_pages_max.set((RUN_BYTES >> page_shift) as u32);
-        self.full_blocks_max.set(full_blocks(purger));
-        self.full_blocks_idle.store(if purger { FULL_BLOCKS_IDLE } else { u32::MAX }, Relaxed);
+        self.full_pages_max.set(full_pages(purger));
+        self.full_pages_idle.store(if purger { FULL_PAGES_IDLE } else { u32::MAX }, Relaxed);
         for class in Class::all() {
             let (side, target) = (self.side(class), target(class));
             side.target.store(target, Relaxed);
@@ -275,9 +275,9 @@ impl Cache {
     /// Ends an emptied cache: no room for anything any more.
     pub(super) fn close(&self) {
         self.mains.rooms.iter().chain(&self.runs.rooms).for_each(|room| room.set(0));
-        for side in &self.sides {
-            side.target.store(0, Relaxed);
-            side.limit.set(0);
+        for class in Class::all() {
+            self.side(class).target.store(0, Relaxed);
+            self.side(class).limit.set(0);
         }
         self.publish_all();
         self.state.set(State::Dead);
@@ -286,19 +286,19 @@ impl Cache {
     /// When `main` is empty: lets the newest full list become `main`, and pops a block of it.
     #[inline(never)]
     pub(crate) fn promote(&self, class: Class) -> Option<Block> {
-        let side = self.side(class);
-        let target = side.target();
-        let list = self.remove_full(side, target, End::Newest)?;
-        self.set_main(class, list, target);
+        let list = self.remove_full(class, End::Newest)?;
+        self.set_main(class, list, self.side(class).target());
         self.pop(class)
     }
 
     /// Takes the list at that end of the full ones.
     #[inline]
-    fn remove_full(&self, side: &Side, target: u32, end: End) -> Option<List> {
+    fn remove_full(&self, class: Class, end: End) -> Option<List> {
+        let side = self.side(class);
+        let target = side.target();
         while side.len() > 0 {
             let list = side.remove(end, target);
-            self.full_blocks.set(self.full_blocks.get() - target);
+            self.full_pages.set(self.full_pages.get() - target * class.pages());
             if list.is_some() {
                 return list;
             }
@@ -308,19 +308,20 @@ impl Cache {
 
     /// Whether the full lists may pin so much that a purger should look after them, as far as the owner knows.
     pub(super) fn wants_purger(&self) -> bool {
-        self.full_blocks.get() > self.full_blocks_idle.load(Relaxed)
+        self.full_pages.get() > self.full_pages_idle.load(Relaxed)
     }
 
     /// By the owner: no purger comes any more.
     #[cold]
     pub(super) fn stand_alone(&self) {
-        self.full_blocks_max.set(full_blocks(false));
-        self.full_blocks_idle.store(u32::MAX, Relaxed);
+        self.full_pages_max.set(full_pages(false));
+        self.full_pages_idle.store(u32::MAX, Relaxed);
     }
 
     /// By the purger, with the registry's lock: whether what it has left may still pin so much.
     pub(super) fn needs_purger(&self) -> bool {
-        self.sides.iter().map(Side::full_blocks).sum::<u32>() > self.full_blocks_idle.load(Relaxed)
+        let pages = |class| self.side(class).full_blocks() * class.pages();
+        Class::all().map(pages).sum::<u32>() > self.full_pages_idle.load(Relaxed)
     }
 
     /// By the owner: takes note of what the purger has taken, the oldest lists of a class before younger ones. O(classes).
@@ -331,7 +332,7 @@ impl Cache {
             while side.len() > 0 && side.slot(side.oldest.get()).is_empty() {
                 let gone = side.remove(End::Oldest, side.target());
                 debug_assert!(gone.is_none());
-                self.full_blocks.set(self.full_blocks.get() - side.target());
+                self.full_pages.set(self.full_pages.get() - side.target() * class.pages());
             }
             self.publish(class);
         }
@@ -342,8 +343,8 @@ impl Cache {
     pub(super) fn steal(&self, look: u32) -> Option<(Class, List)> {
         for class in Class::all() {
             let side = self.side(class);
-            let is_old = |slot: &&Slot| !slot.is_empty() && look.wrapping_sub(slot.look.load(Relaxed)) as i32 > 0;
-            for slot in side.slots.iter().filter(is_old) {
+            let is_old = |slot: &Slot<'_>| !slot.is_empty() && look.wrapping_sub(slot.look.load(Relaxed)) as i32 > 0;
+            for slot in side.slots().filter(is_old) {
                 if let Some(list) = slot.take(side.target()) {
                     bump(&side.stolen, u64::from(list.len()));
                     return Some((class, list));
@@ -373,7 +374,7 @@ impl Cache {
     #[inline]
     pub(super) fn stack_within_limit(&self, class: Class, look: u32) -> bool {
         let side = self.side(class);
-        let may = self.full_blocks.get() < self.full_blocks_max.get() && side.len() < side.limit.get();
+        let may = self.full_pages.get() < self.full_pages_max.get() && side.len() < side.limit.get();
         if may {
             self.stack(class, look);
         }
@@ -386,14 +387,14 @@ impl Cache {
         let (bin, side) = (self.main(class), self.side(class));
         let target = side.target();
         bin.room.set(target as i32);
-        self.full_blocks.set(self.full_blocks.get() + target);
+        self.full_pages.set(self.full_pages.get() + target * class.pages());
         side.append(List::from_parts(bin.head.take(), target), look);
     }
 
     /// After `stack_within_limit`: does so all the same, and returns the list that must leave for that, if one must.
     pub(super) fn make_room(&self, class: Class, look: u32) -> Option<List> {
         let side = self.side(class);
-        let spent = self.full_blocks.get() >= self.full_blocks_max.get();
+        let spent = self.full_pages.get() >= self.full_pages_max.get();
         if spent && side.len() > 1 {
             return Some(self.pass_main_on(class));
         }
@@ -419,7 +420,7 @@ impl Cache {
     fn evict(&self, class: Class) -> Option<List> {
         let side = self.side(class);
         let oldest = self.remove_oldest(class);
-        let more = side.limit.get() < SLOTS as u32 && self.full_blocks.get() < self.full_blocks_max.get();
+        let more = side.limit.get() < SLOTS as u32 && self.full_pages.get() < self.full_pages_max.get();
         side.limit.set(side.len() + 1 + u32::from(more));
         bump(&side.trips_out, u64::from(oldest.is_some()));
         oldest
@@ -427,7 +428,7 @@ impl Cache {
 
     fn remove_oldest(&self, class: Class) -> Option<List> {
         let side = self.side(class);
-        let list = self.remove_full(side, side.target(), End::Oldest)?;
+        let list = self.remove_full(class, End::Oldest)?;
         bump(&side.given, u64::from(list.len()));
         Some(list)
     }
@@ -475,7 +476,7 @@ impl Cache {
     #[inline(never)]
     pub(super) fn drain(&self, class: Class) -> Option<List> {
         let side = self.side(class);
-        let full = self.remove_full(side, side.target(), End::Newest);
+        let full = self.remove_full(class, End::Newest);
         let list = full.unwrap_or_else(|| self.take_main(class));
         bump(&side.given, u64::from(list.len()));
         self.publish(class);
@@ -592,14 +593,13 @@ impl Cache {
         List::from_parts(bin.head.take(), admitted - room)
     }
 
-    /// Pages that a cache pins at the most, whatever the pattern: one for each block it may hold, those of further full
-    /// lists (the one that reaches their budget included), and those of the run lists.
+    /// Pages that a cache pins at the most, whatever the pattern: those of `main` and of one full list of each class, those of
+    /// further full lists (the one that reaches their budget included), and those of the run lists.
     pub(super) fn pages_max(target: impl Fn(Class) -> u32, page_shift: u32, purger: bool) -> usize {
-        let sum =
-            |pages: fn(Class) -> u32| Class::all().map(|class| pages(class) * target(class)).sum::<u32>() as usize;
-        let (most, behind) = (SLOTS - 1, sum(|class| class.pages() - 1));
-        let full = (full_blocks(purger) as usize + TARGET_MAX).min(most * sum(|_| 1)) + most * behind;
-        2 * sum(Class::pages) + full + (RUN_BYTES >> page_shift)
+        let lists = || Class::all().map(|class| class.pages() * target(class));
+        let (sum, longest) = (lists().sum::<u32>(), lists().max().unwrap_or(0));
+        let full = (full_pages(purger) + longest).min((SLOTS as u32 - 1) * sum);
+        (2 * sum + full) as usize + (RUN_BYTES >> page_shift)
     }
 
     /// Says how many blocks `main` of `class` holds. Called on trips, so what others see lags by a list at the most.

@@ -20,7 +20,7 @@ impl Cache {
             let (bin, side) = (self.main(class), self.side(class));
             let len = count(side.target(), bin.room.get())?;
             list::follow(bin.head.get(), len, Layer::Cache, &mut |address| block(class, address))?;
-            for slot in side.slots.iter().filter(|_| !beside_purger) {
+            for slot in side.slots().filter(|_| !beside_purger) {
                 // Acquire: the links of the list are there.
                 let head = NonNull::new(slot.head.load(Acquire));
                 // SAFETY: the head of a list that is here, and that nobody takes meanwhile.

@@ -11,27 +11,21 @@ use core::ptr::{NonNull, null_mut};
 pub(super) const SLOTS: usize = 16;
 
 /// A place for a full list, whose owner fills it, and which its owner or the purger empties.
-#[derive(Debug)]
-pub(super) struct Slot {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot<'a> {
     /// The first block; null if there is no list.
-    pub(super) head: AtomicPtr<u8>,
+    pub(super) head: &'a AtomicPtr<u8>,
     /// How many looks the purger had had when it came. For the purger, who may be late and see that of a later list.
-    pub(super) look: AtomicU32,
+    pub(super) look: &'a AtomicU32,
 }
 
-impl Slot {
-    crate::sync::const_unless_loom! {
-        pub(super) fn new() -> Self {
-            Self { head: AtomicPtr::new(null_mut()), look: AtomicU32::new(0) }
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
+impl Slot<'_> {
+    pub(super) fn is_empty(self) -> bool {
         self.head.load(Relaxed).is_null()
     }
 
     /// By the owner, into an empty slot.
-    pub(super) fn put(&self, list: List, look: u32) {
+    pub(super) fn put(self, list: List, look: u32) {
         self.look.store(look, Relaxed);
         let head = list.into_parts().0.map_or(null_mut(), Block::as_ptr);
         // Release: publishes the links of the list; pairs with the exchange in `take`.
@@ -39,7 +33,7 @@ impl Slot {
     }
 
     /// Takes the list, of `len` blocks, unless somebody else has.
-    pub(super) fn take(&self, len: u32) -> Option<List> {
+    pub(super) fn take(self, len: u32) -> Option<List> {
         // Acquire: the links of the list are there.
         let head = NonNull::new(self.head.swap(null_mut(), Acquire))?;
         // SAFETY: the head of a list that was put here, and that nobody else can take any more.
@@ -52,9 +46,10 @@ impl Slot {
 pub(super) struct Side {
     /// The paper's `target`; 0 until a heap adopts the cache. Written once; the purger reads it.
     pub(super) target: AtomicU32,
-    /// Slots in a ring: those from `oldest` to `newest`, modulo `SLOTS`, hold full lists, or held them until the purger
-    /// came; the others are empty.
-    pub(super) slots: [Slot; SLOTS],
+    /// The halves of slots in a ring: those from `oldest` to `newest`, modulo `SLOTS`, hold full lists, or held them until the
+    /// purger came; the others are empty.
+    pub(super) heads: [AtomicPtr<u8>; SLOTS],
+    pub(super) looks: [AtomicU32; SLOTS],
     pub(super) oldest: Cell<u32>,
     pub(super) newest: Cell<u32>,
     /// Blocks in `main`, when they were last counted.
@@ -79,7 +74,8 @@ impl Side {
             Self {
                 target: AtomicU32::new(0),
                 main_held: AtomicU32::new(0),
-                slots: array_of!(Slot::new()),
+                heads: array_of!(AtomicPtr::new(null_mut())),
+                looks: array_of!(AtomicU32::new(0)),
                 oldest: Cell::new(0),
                 newest: Cell::new(0),
                 limit: Cell::new(0),
@@ -102,14 +98,19 @@ impl Side {
         self.target.load(Relaxed)
     }
 
-    pub(super) fn slot(&self, at: u32) -> &Slot {
-        &self.slots[at as usize % SLOTS]
+    pub(super) fn slot(&self, at: u32) -> Slot<'_> {
+        let at = at as usize % SLOTS;
+        Slot { head: &self.heads[at], look: &self.looks[at] }
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        self.heads.iter().zip(&self.looks).map(|(head, look)| Slot { head, look })
     }
 
     /// Blocks in the full lists that are there. Any thread may ask.
     #[inline(never)]
     pub(super) fn full_blocks(&self) -> u32 {
-        self.slots.iter().filter(|slot| !slot.is_empty()).count() as u32 * self.target()
+        self.slots().filter(|slot| !slot.is_empty()).count() as u32 * self.target()
     }
 
     /// Empties the slot at one end of the ring; `None` if the purger has come before.
