@@ -336,13 +336,13 @@ impl<'a> Process<'a> {
         spill(block, class, self);
     }
 
-    /// Frees a run of `bytes` bytes.
+    /// Frees a run of `bytes` bytes, a layout of which, at `align`, is no class's.
     ///
     /// # Safety
     /// - It came from the process heap, and is live.
-    pub(crate) unsafe fn free_run(self, run: NonNull<u8>, bytes: usize) {
-        // SAFETY: handed on; no list cares for an alignment.
-        unsafe { free_beyond(run, bytes, 1) };
+    pub(crate) unsafe fn free_run(self, run: NonNull<u8>, bytes: usize, align: usize) {
+        // SAFETY: handed on; a run may go to another list than the one it came from.
+        unsafe { free_beyond(run, bytes, align) };
     }
 }
 

@@ -28,7 +28,7 @@
 //!                        \                        /
 //!    front seam           heap::Blocks
 //!                        |
-//!    heap/mod.rs   up to 2 or 3.5 KiB                   more
+//!    heap/mod.rs   up to 2 or 7 KiB                     more
 //!                  |                                     |
 //!    1 cache.rs    main [o-o-o]  aux [o-o-o]   per thread, no lock
 //!                  |  one list of `target` at a time     |   and run lists of 1..16 pages
@@ -93,7 +93,7 @@
 //! # Features
 //!
 //! - `std` (default): [`Stratalloc`]. Without it the crate is `no_std`, and [`heap::Engine`] is what there is.
-//! - `fine-classes`: four size classes per doubling in place of one, and up to 3,584 bytes in place of 2,048: less memory,
+//! - `fine-classes`: four size classes per doubling in place of one, and up to 7,168 bytes in place of 2,048: less memory,
 //!   somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
 //! - `c-abi`: C names with a prefix, `c-override`: the bare ones, too; see `c_abi`.

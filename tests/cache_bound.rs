@@ -1,9 +1,9 @@
 //! What a thread's cache pins is bounded in pages, whatever the pattern of calls.
 
 use std::alloc::Layout;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use stratalloc::Config;
-use stratalloc::heap::{Attached, Blocks, Cache, Engine};
+use stratalloc::heap::{Attached, Blocks, Cache, Class, Engine};
 use stratalloc::lock::Spin;
 use stratalloc::os::{Mmap, Source};
 
@@ -43,6 +43,12 @@ fn earn_lists(heap: &Heap<'_>, size: usize) {
     alloc(heap, size, MANY);
 }
 
+/// Pages that cached blocks of `size` bytes lie in.
+fn pages_of(blocks: &[*mut u8], size: usize, page: usize) -> usize {
+    let pages = |block: &*mut u8| block.addr() / page..=(block.addr() + size - 1) / page;
+    blocks.iter().flat_map(pages).collect::<BTreeSet<_>>().len()
+}
+
 #[test]
 fn g2_a_thread_cache_pins_no_more_pages_than_its_bound() {
     let (engine, cache) = (Engine::<_, Spin>::new(Mmap::new()), Cache::new());
@@ -62,6 +68,39 @@ fn g2_a_thread_cache_pins_no_more_pages_than_its_bound() {
     let pinned = (cached() - before) as usize * page;
     assert!(pinned <= engine.cache_bytes_max(), "{pinned} bytes pinned, {} allowed", engine.cache_bytes_max());
 
+    // SAFETY: attached above, and no longer in use.
+    unsafe { engine.detach(&cache) };
+}
+
+#[test]
+fn g2_blocks_longer_than_half_a_page_count_for_each_page() {
+    let (engine, cache) = (Engine::<_, Spin>::new(Mmap::new()), Cache::new());
+    assert!(engine.open(&Config::new()));
+    // SAFETY: the cache is fresh, stays here until it is detached, and is this thread's.
+    unsafe { engine.attach(&cache) };
+    // SAFETY: attached above.
+    let heap = unsafe { engine.through(&cache) };
+    let page = engine.source().page_size();
+    let freed: Vec<(Class, Vec<*mut u8>)> = Class::all()
+        .filter(|class| class.size() > page / 2)
+        .map(|class| {
+            earn_lists(&heap, class.size());
+            let blocks = alloc(&heap, class.size(), MANY);
+            free(&heap, class.size(), blocks.clone());
+            (class, blocks)
+        })
+        .collect();
+    let stats = engine.stats(Some(&cache));
+    let pages = |(class, blocks): &(Class, Vec<*mut u8>)| {
+        let cached = stats.classes[class.index()].cached as usize;
+        // They are those that were freed last.
+        pages_of(&blocks[MANY - cached.min(MANY)..], class.size(), page)
+    };
+    let pinned = freed.iter().map(pages).sum::<usize>() * page;
+    let most = engine.cache_bytes_max();
+    assert!(pinned <= most, "{pinned} bytes pinned, {most} allowed");
+    // What the README says.
+    assert!(most <= 24 << 20 || page > 4096);
     // SAFETY: attached above, and no longer in use.
     unsafe { engine.detach(&cache) };
 }

@@ -76,14 +76,15 @@ fn quick_class(at: *mut c_void) -> Option<Class> {
 /// # Safety
 /// - `at` came from this heap and is live.
 pub(super) unsafe fn release(at: NonNull<u8>) {
-    match place(at) {
+    let place = place(at);
+    match place {
         Place::Block(class) => {
             // SAFETY: the caller gives up a live block, which is of this class.
             HEAP.spill(unsafe { Block::from_raw(at) }, class);
         }
         Place::Run(bytes) => {
             // SAFETY: as above, of so many bytes.
-            unsafe { HEAP.free_run(at, bytes) };
+            unsafe { HEAP.free_run(at, bytes, place.align()) };
         }
     }
 }
@@ -105,7 +106,7 @@ fn place(at: NonNull<u8>) -> Place {
 /// - `old` came from this heap and is live.
 pub(super) unsafe fn resize(old: NonNull<u8>, new: Layout) -> *mut u8 {
     let place = place(old);
-    let Ok(was) = Layout::from_size_align(place.bytes(), new.align()) else {
+    let Ok(was) = Layout::from_size_align(place.bytes(), place.align()) else {
         return null_mut();
     };
     match (place, class_of(new.size())) {

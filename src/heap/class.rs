@@ -1,7 +1,8 @@
 //! Size classes: which block size serves which request, and what follows from it.
 //!
-//! The ladder is a build-time constant that ends below the smallest page, so that the class of a constant size folds
-//! to a constant. It is chosen by feature: powers of two (the paper's), or four classes per doubling (`fine-classes`).
+//! The ladder is a build-time constant, whatever the page, so that the class of a constant size folds to a constant. It is
+//! chosen by feature: powers of two (the paper's), which end at half the smallest page, or four classes per doubling
+//! (`fine-classes`), which go on to 7 KiB: requests of somewhat more than a page do not take two.
 //! Each ladder is two functions, `index` and `size`; everything else derives from them, and the constants at the end
 //! prove for every size that they agree.
 
@@ -12,8 +13,10 @@ use core::ops::Index;
 pub(crate) const PAGE_MIN: usize = 4096;
 /// The largest page of the targets we know.
 pub(crate) const PAGE_MAX: usize = 65536;
-/// The largest block: the last step of the ladder below the smallest page.
-pub(crate) const BLOCK_MAX: usize = if FINE { PAGE_MIN / 8 * 7 } else { PAGE_MIN / 2 };
+/// The largest block: with `fine-classes` the last step of the ladder below two of the smallest pages, else half a page.
+pub(crate) const BLOCK_MAX: usize = if FINE { PAGE_MIN / 4 * 7 } else { PAGE_MIN / 2 };
+/// An alignment that no class serves: slabs are aligned to a page, and that may be the smallest.
+pub(crate) const ALIGN_BEYOND: usize = 2 * PAGE_MIN;
 /// Blocks in a list, at the most: a class of up to 128 bytes misses its cache at most once in so many calls.
 pub(crate) const TARGET_MAX: usize = 64;
 /// Whether the ladder is the one of `fine-classes`.
@@ -49,8 +52,11 @@ mod ladder {
 mod ladder {
     use super::{BLOCK_MAX, PAGE_MIN};
 
-    /// Number of classes: 8, 16 to 128 by 16, then four per doubling, the last of which is a page.
-    pub(super) const LEN: usize = 4 * (PAGE_MIN.ilog2() as usize - 7) + 8;
+    /// Number of classes: 8, 16 to 128 by 16, then four per doubling and one more, but for the last, which would be a power of
+    /// two.
+    pub(super) const LEN: usize = 4 * (BLOCK_MAX.ilog2() as usize - 6) + 9;
+    /// The one more, half a step behind the smallest page: for a page and a header, as caches of pages ask for.
+    const BEHIND_PAGE: usize = 4 * (PAGE_MIN.ilog2() as usize - 5) + 1;
 
     /// The class for `size` bytes at `align`, if there is one. Size 0 has none.
     ///
@@ -65,7 +71,7 @@ mod ladder {
         Some(CLASS_OF[top / 8] as usize)
     }
 
-    /// The class for sizes from `8 * i + 1` to `8 * i + 8`. A table of 448 bytes costs a load where the arithmetic of
+    /// The class for sizes from `8 * i + 1` to `8 * i + 8`. A table of 896 bytes costs a load where the arithmetic of
     /// logarithm, shift and sum costs some ten instructions.
     const CLASS_OF: [u8; BLOCK_MAX / 8] = {
         let mut table = [0; BLOCK_MAX / 8];
@@ -85,8 +91,15 @@ mod ladder {
         match index {
             0 => 8,
             1..=8 => 16 * index,
-            _ => (5 + (index - 9) % 4) << (5 + (index - 9) / 4),
+            9..BEHIND_PAGE => step(index - 9),
+            BEHIND_PAGE => PAGE_MIN / 8 * 9,
+            _ => step(index - 10),
         }
+    }
+
+    /// Step `at` of four per doubling, from 160 on.
+    const fn step(at: usize) -> usize {
+        (5 + at % 4) << (5 + at / 4)
     }
 }
 
@@ -125,9 +138,10 @@ impl Class {
         Self(index)
     }
 
-    /// Every class, the smallest first.
+    /// Every class, the smallest first. The compiler does not know how many there are: a loop over them stays one, which is
+    /// short, in place of as many copies of what it does.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
-        (0..CLASSES).map(Self)
+        (0..core::hint::black_box(CLASSES)).map(Self)
     }
 
     /// The class's place in the ladder.
@@ -141,13 +155,22 @@ impl Class {
     #[inline]
     #[must_use]
     pub const fn size(self) -> usize {
-        ladder::size(self.0)
+        SIZES[self.place()] as usize
     }
 
-    /// Pages that a free block pins, as the bounds count: one, and two if it is longer than half a page, since then most
-    /// end in the page behind.
+    /// The class's place in a table of all classes, as the compiler may know.
+    #[inline(always)]
+    const fn place(self) -> usize {
+        // SAFETY: the index of a `Class` is below `CLASSES`.
+        unsafe { core::hint::assert_unchecked(self.0 < CLASSES) };
+        self.0
+    }
+
+    /// Pages that a free block pins, as the bounds count: one if it is no longer than half a page, else as many as it can
+    /// lie in.
+    #[inline]
     pub(crate) const fn pages(self) -> u32 {
-        if self.size() > PAGE_MIN / 2 { 2 } else { 1 }
+        PAGES[self.place()] as u32
     }
 
     /// Blocks in a list of about `bytes` bytes: the paper's `target`.
@@ -157,12 +180,11 @@ impl Class {
         if fit < TARGET_MIN as usize { TARGET_MIN } else { fit as u32 }
     }
 
-    /// Pages in a slab, for pages of `1 << page_shift` bytes.
+    /// Pages in a slab, for pages of `1 << page_shift` bytes: none that no block would begin or end in.
     pub(crate) const fn slab_pages(self, page_shift: u32) -> usize {
-        let bytes = self.size() * SLAB_BLOCKS;
-        let bytes = if bytes > SLAB_BYTES { SLAB_BYTES } else { bytes };
-        let pages = bytes >> page_shift;
-        if pages == 0 { 1 } else { pages }
+        let blocks = SLAB_BYTES / self.size();
+        let blocks = if blocks > SLAB_BLOCKS { SLAB_BLOCKS } else { blocks };
+        (blocks * self.size()).div_ceil(1 << page_shift)
     }
 
     /// Blocks in a slab, for pages of `1 << page_shift` bytes.
@@ -173,9 +195,20 @@ impl Class {
     /// Which block of a slab the byte `offset` lies in: a multiplication by the reciprocal of the size.
     #[inline]
     pub(crate) const fn block_at(self, offset: usize) -> usize {
-        ((offset as u64 * RECIPROCALS[self.0]) >> 32) as usize
+        ((offset as u64 * RECIPROCALS[self.place()]) >> 32) as usize
     }
 }
+
+/// The block size of each class: a load takes less room than the arithmetic, in the many places that ask.
+const SIZES: [u16; CLASSES] = {
+    let mut table = [0; CLASSES];
+    let mut index = 0;
+    while index < CLASSES {
+        table[index] = ladder::size(index) as u16;
+        index += 1;
+    }
+    table
+};
 
 /// `ceil(2^32 / size)` of each class.
 const RECIPROCALS: [u64; CLASSES] = {
@@ -183,6 +216,22 @@ const RECIPROCALS: [u64; CLASSES] = {
     let mut index = 0;
     while index < CLASSES {
         table[index] = (1u64 << 32).div_ceil(ladder::size(index) as u64);
+        index += 1;
+    }
+    table
+};
+
+/// What `Class::pages` says of each class.
+const PAGES: [u8; CLASSES] = {
+    let mut table = [1; CLASSES];
+    let mut index = 0;
+    while index < CLASSES {
+        let size = ladder::size(index);
+        // What the distance of a block from the begin of its page is a multiple of.
+        let step = 1 << (size | PAGE_MIN).trailing_zeros();
+        if size > PAGE_MIN / 2 {
+            table[index] += (size - step).div_ceil(PAGE_MIN) as u8;
+        }
         index += 1;
     }
     table
@@ -260,6 +309,6 @@ const fn reciprocals_are_right() -> bool {
 
 static_assertions::const_assert!(ladder_is_right());
 static_assertions::const_assert!(reciprocals_are_right());
-static_assertions::const_assert!(BLOCK_MAX < PAGE_MIN);
-// A slab's pages are the bits of one word.
-static_assertions::const_assert!(SLAB_BYTES / PAGE_MIN <= 32);
+static_assertions::const_assert!(BLOCK_MAX < ALIGN_BEYOND);
+// A slab's pages are the bits of one word, and it has one more.
+static_assertions::const_assert!(SLAB_BYTES / PAGE_MIN < 32);

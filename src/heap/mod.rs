@@ -298,7 +298,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// Bytes of pages that the cached free blocks of one thread pin at the most, whatever the pattern of calls, while it is
-    /// busy. A block that ends in the page behind the one it begins in, as some of `fine-classes` do, counts as one page.
+    /// busy. A block no longer than half a page that ends in the page behind, as some of `fine-classes` do, counts as one page.
     #[must_use]
     pub fn cache_bytes_max(&self) -> usize {
         let purger = self.source.has_purger();
@@ -431,6 +431,15 @@ impl Place {
         match self {
             Self::Block(class) => class.size(),
             Self::Run(bytes) => bytes,
+        }
+    }
+
+    /// An alignment that makes a layout of so many bytes one of its kind. A run no longer than blocks is one that was asked for
+    /// at an alignment beyond those of blocks.
+    pub(crate) fn align(self) -> usize {
+        match self {
+            Self::Run(bytes) if bytes <= class::BLOCK_MAX => class::ALIGN_BEYOND,
+            _ => 8,
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::os::Source;
 use crate::sync::Relaxed;
 use core::mem::replace;
 
+/// Lists of a depot that are sorted between two checks whether it is still too large, which asks every class.
+const LISTS_PER_CHECK: u32 = 16;
 /// Lists taken from caches at a time, while the lock of their registry is held.
 const STEAL: usize = 64;
 
@@ -93,16 +95,18 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// large.
     #[inline(never)]
     fn sort_unused_lists(&self, class: Class) {
-        let mut unused = self.with_depot(class, Depot::note_look);
-        let target = self.target(class);
-        while unused > 0 && self.depots_are_large() && self.is_over_bound() {
+        let unused = self.with_depot(class, Depot::note_look);
+        let (target, are_too_large) = (self.target(class), || self.depots_are_large() && self.is_over_bound());
+        for at in 0..unused {
+            if at.is_multiple_of(LISTS_PER_CHECK) && !are_too_large() {
+                break;
+            }
             let Some(list) = self.take_list(class, target) else {
                 break;
             };
-            self.sort(class, list);
-            unused -= 1;
+            self.sort_unheard(class, list);
         }
-        if self.depots_are_large() && self.is_over_bound() {
+        if are_too_large() {
             let odd = self.take_odd(class);
             self.sort(class, odd);
         }

@@ -274,10 +274,11 @@ impl Slab {
         (index < self.blocks as usize && index * self.class().size() == offset).then_some(index as u32)
     }
 
-    /// The pages that the block at `offset` lies in, as bits: one, or two neighbours.
+    /// The pages that the block at `offset` lies in, as bits: one, or some neighbours.
     #[inline(always)]
     fn pages_at(&self, offset: usize) -> u32 {
-        1 << (offset >> self.page_shift) | 1 << ((offset + self.class().size() - 1) >> self.page_shift)
+        let (first, last) = (offset >> self.page_shift, (offset + self.class().size() - 1) >> self.page_shift);
+        (2 << last) - (1 << first)
     }
 
     fn gauge(&self) -> Gauge {

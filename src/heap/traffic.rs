@@ -151,7 +151,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         match class.pages() {
             1 if class.size().is_power_of_two() => begun,
             1 => (begun + 1).min(2 * list.len()),
-            two => two * begun,
+            more => more * begun,
         }
     }
 
