@@ -319,6 +319,8 @@ static void powers_of_two(void) {
             }
             free(block);
         }
+        // Sorts what was freed: whoever took a short run for a block, or a block for a run, notices now.
+        malloc_trim(0);
     }
 }
 
