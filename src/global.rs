@@ -17,7 +17,15 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
 
 /// The heap of the process.
-pub(crate) static ENGINE: Engine<Mmap, Spin> = Engine::new(Mmap::new());
+pub(crate) static ENGINE: Engine<Mmap, Spin> = Engine::new(pages());
+
+/// Where heaps get their pages.
+pub(crate) const fn pages() -> Mmap {
+    #[cfg(not(feature = "malloc-debug"))]
+    return Mmap::new();
+    #[cfg(feature = "malloc-debug")]
+    Mmap::with_witness(|span| HUNTER.covers(span))
+}
 
 /// The short way from a block to its class.
 #[cfg(all(feature = "c-abi", target_arch = "x86_64"))]

@@ -137,6 +137,12 @@ impl Begins {
         self.cell(address)
     }
 
+    /// Makes room for all blocks that may begin in `span`; false without memory.
+    pub(super) fn cover(&self, span: Span) -> bool {
+        (span.at / LEAF_SPAN..=(span.at + span.bytes - 1) / LEAF_SPAN)
+            .all(|leaf| self.cell_to_write(leaf * LEAF_SPAN).is_some())
+    }
+
     /// A block begins at `address`, in memory of `base` to `end`, where nothing else begins any more. False without memory.
     #[inline]
     pub(super) fn enter(&self, address: usize, base: usize, end: usize) -> bool {

@@ -145,6 +145,12 @@ impl Hunter {
         self.phase.load(Acquire) > OFF
     }
 
+    /// Whether a heap may use `span`: whether begins of blocks can be noted there. (If that were found out only when a block is
+    /// asked for, a heap without memory for more could have free pages that nobody can use.)
+    pub(crate) fn covers(&self, span: os::Span) -> bool {
+        !self.is_begun() || self.begins.cover(span)
+    }
+
     /// When the hunter began, in milliseconds and in its clock's time.
     pub(super) fn beginning(&self) -> (u64, u32) {
         (self.begun.1.load(Relaxed), self.begun.0.load(Relaxed))

@@ -1,6 +1,7 @@
 //! The process's own memory for a heap that goes before the process does.
 
 use crate::config::HugePages;
+use crate::global::pages;
 use crate::lock::{Locked, Rank, Spin};
 use crate::os::{Mmap, Source, Span, map, unmap};
 use core::ptr::NonNull;
@@ -32,7 +33,7 @@ unsafe impl Sync for Owned {}
 impl Owned {
     /// A source that has mapped nothing yet.
     pub(crate) const fn new() -> Self {
-        Self { mmap: Mmap::new(), ledger: Locked::new(Rank::Records, None) }
+        Self { mmap: pages(), ledger: Locked::new(Rank::Records, None) }
     }
 
     /// Fresh memory for a `T`, not in any ledger.

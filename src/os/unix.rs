@@ -26,7 +26,14 @@ pub struct Mmap {
     purger: Agent,
     /// The last span that had to be looked for in the window; 0 if none had.
     detour: AtomicUsize,
+    /// Asked of each span before the heap has it.
+    #[cfg(feature = "malloc-debug")]
+    witness: Option<Witness>,
 }
+
+/// Whether a span may be used that has just been mapped.
+#[cfg(feature = "malloc-debug")]
+pub(crate) type Witness = fn(Span) -> bool;
 
 /// The smallest step by which the heap grows.
 const STEP_MIN: usize = 256 << 10;
@@ -55,8 +62,36 @@ impl Mmap {
                 #[cfg(all(feature = "std", not(loom)))]
                 purger: Agent::new(),
                 detour: AtomicUsize::new(0),
+                #[cfg(feature = "malloc-debug")]
+                witness: None,
             }
         }
+    }
+
+    /// A source that gives no span which `witness` refuses.
+    #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+    pub(crate) const fn with_witness(witness: Witness) -> Self {
+        Self { witness: Some(witness), ..Self::new() }
+    }
+
+    /// The span, if the witness lets the heap have it.
+    fn witnessed(&self, span: Span) -> Option<Span> {
+        #[cfg(feature = "malloc-debug")]
+        if self.witness.is_some_and(|may_use| !may_use(span)) {
+            unmap(span);
+            return None;
+        }
+        Some(span)
+    }
+
+    /// A span of at least `bytes` bytes in the window.
+    fn map_span(&self, bytes: usize) -> Option<Span> {
+        let span = map_stepped(bytes)?;
+        if self.is_in_reach(span) {
+            return self.witnessed(span);
+        }
+        unmap(span);
+        self.witnessed(self.map_in_reach(bytes.next_multiple_of(HUGE))?)
     }
 
     /// Sets how huge pages are used by mappings made from now on.
@@ -135,13 +170,7 @@ unsafe impl Source for Mmap {
 
     fn grow(&self, min: usize, mapped: usize) -> Option<Span> {
         let step = (mapped / 4).clamp(STEP_MIN, STEP_MAX).next_multiple_of(STEP_MIN);
-        let span = map_stepped(min.max(step)).or_else(|| map_stepped(min))?;
-        if self.is_in_reach(span) {
-            self.decline_huge(span);
-            return Some(span);
-        }
-        unmap(span);
-        let span = self.map_in_reach(min.next_multiple_of(HUGE))?;
+        let span = self.map_span(min.max(step)).or_else(|| self.map_span(min))?;
         self.decline_huge(span);
         Some(span)
     }
