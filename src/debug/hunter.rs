@@ -190,7 +190,8 @@ impl Hunter {
         };
         let hunt = self.hunt();
         let is_watched = hunt.frames > 0 && hunt.is_watched(size) && !trail.is_unwatched.get();
-        let stack = if is_watched { trail.memory.capture(&self.stacks, hunt.frames, kind) } else { 0 };
+        let stack =
+            if is_watched { trail.memory.capture(&self.stacks, hunt.frames, kind, trail.time.get()) } else { 0 };
         Event { stack, thread: trail.number.get(), time: trail.time.get() }
     }
 

@@ -8,6 +8,7 @@ use super::frames::{Context, Frame, Stack, Symbols, walk};
 use super::guard::{self, Pattern};
 use super::hunter::{Hunter, now};
 use super::record::{Event, Facts};
+use super::stacks::{NEAR, Stacks};
 use super::voice::{Voice, say};
 use crate::config::FRAMES_MAX;
 use crate::os;
@@ -241,6 +242,9 @@ impl Hunter {
             _ => say!(voice, ", in"),
         }
         tell_frames(voice, stack.iter().map(|address| *address as usize));
+        if Stacks::is_like(number) && stack.len() > NEAR {
+            say!(voice, "        (beyond the first {} as in another call from there, at the same depth)", NEAR);
+        }
     }
 
     /// Says how long ago something was, from the clock's rate since the hunter began.

@@ -2,7 +2,9 @@
 //!
 //! The walk of a stack is dear, and most allocations come from where others came from before. A thread remembers stacks by
 //! where they lay: the stack pointer, and in which words which return addresses were. While the same words hold the same
-//! addresses, it is the same stack, and comparing them is all there is to do.
+//! addresses, it is the same stack, and comparing them is all there is to do. Recursion makes new stacks all the time, which
+//! differ far from where they end; if there are too many of them some are taken for one that was walked before, which has
+//! the same depth and the same innermost frames, and their numbers say so.
 
 use super::frames::{Context, Frame, Stack, walk};
 use crate::config::FRAMES_MAX;
@@ -58,6 +60,7 @@ impl Stacks {
 
     /// The addresses of backtrace `number`, the innermost first.
     pub(super) fn get(&self, number: u32) -> &[u64] {
+        let number = number & !LIKE;
         let words = self.words.load(Relaxed);
         let room = self.room.load(Relaxed);
         if number == 0 || words.is_null() || number as usize >= room {
@@ -80,10 +83,7 @@ impl Stacks {
         if frames.is_empty() || places.is_null() {
             return 0;
         }
-        let mix = |hash: u64, frame: &Frame| {
-            (hash ^ frame.address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
-        };
-        let hash = frames.iter().fold(frames.len() as u64, mix);
+        let hash = frames.iter().fold(frames.len() as u64, |hash, frame| mix(hash, frame.address));
         let count = self.room.load(Relaxed) / WORDS_TO_A_PLACE;
         for probe in 0..PROBES {
             // SAFETY: there are that many places.
@@ -102,6 +102,11 @@ impl Stacks {
         0
     }
 
+    /// Whether only the innermost frames of a stack are sure.
+    pub(super) const fn is_like(number: u32) -> bool {
+        number & LIKE != 0
+    }
+
     fn is(&self, number: u32, frames: &[Frame]) -> bool {
         let kept = self.get(number);
         kept.len() == frames.len() && kept.iter().zip(frames).all(|(kept, frame)| *kept == frame.address as u64)
@@ -113,10 +118,12 @@ impl Stacks {
         let words = self.words.load(Relaxed);
         self.used.with(|used| {
             let there = place.load(Relaxed);
-            if there != 0 || *used + frames.len() >= self.room.load(Relaxed) {
+            let (number, room) = (*used, self.room.load(Relaxed));
+            // The last room is for the innermost frames alone, of which there are not so many.
+            let frames = if number >= room / 8 * 7 { &frames[..frames.len().min(TELLING + NEAR)] } else { frames };
+            if there != 0 || number + frames.len() >= room {
                 return there;
             }
-            let number = *used;
             let all = core::iter::once(frames.len() as u64).chain(frames.iter().map(|frame| frame.address as u64));
             for (index, word) in all.enumerate() {
                 // SAFETY: there is room, as seen above, and the lock is held.
@@ -144,20 +151,50 @@ impl Stacks {
 /// Stacks that a thread remembers, in sets of those among which one is looked for.
 const SEEN: usize = 1024;
 const SET: usize = 4;
+/// Innermost frames that are compared each time, at the most.
+const COMPARED: usize = 16;
+/// Innermost callers of this crate by which a stack is taken for another, where recursion makes new ones faster than they can be
+/// walked.
+pub(super) const NEAR: usize = 4;
+/// Calls of which it is remembered how far up the stack the next one is, and innermost callers that were seen together.
+const STEPS: usize = 256;
+const LIKES: usize = 512;
+/// Stacks that a thread walks within a step of its clock though it knows one like them: a few per cent of its time.
+const WALKS: u32 = 4;
+/// Set in the number of a stack of which only the `NEAR` innermost callers are sure.
+const LIKE: u32 = 1 << 31;
+/// Bytes that an offset is counted in.
+const WORD: usize = size_of::<usize>();
 
-/// A stack that was walked.
+/// A stack that was walked. It fills a line of the cache.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 struct Seen {
     /// The stack pointer then; 0: none.
     pointer: usize,
+    /// The mix of the return addresses that are compared.
+    mixed: u64,
     number: u32,
-    count: u32,
-    /// The last of `offsets`, which is the largest.
-    last: u32,
-    /// How far above the stack pointer each return address lay, and which it was.
-    offsets: [u32; FRAMES_MAX],
-    addresses: [usize; FRAMES_MAX],
+    count: u16,
+    /// How many words above the stack pointer each of them lay.
+    offsets: [u16; COMPARED],
+}
+
+static_assertions::const_assert!(size_of::<Seen>() == 64 && WORDS[0] < LIKE as usize);
+
+/// A call: its return address, and how many bytes above it the next one lies.
+#[derive(Debug)]
+struct Step {
+    address: usize,
+    up: usize,
+}
+
+/// A stack with these innermost callers.
+#[derive(Debug)]
+struct Like {
+    /// The mix of their return addresses.
+    mixed: u64,
+    number: u32,
 }
 
 /// What one thread remembers of its stacks. All zero bits are one that remembers nothing.
@@ -169,13 +206,18 @@ pub(super) struct Memory {
     telling: [Cell<usize>; 2],
     /// Which of a set is forgotten next.
     next: Cell<usize>,
+    steps: UnsafeCell<[Step; STEPS]>,
+    likes: UnsafeCell<[Like; LIKES]>,
+    /// The step of the clock in which stacks like known ones were walked last, and how many.
+    walked: Cell<(u32, u32)>,
     stack: UnsafeCell<Stack>,
 }
 
 impl Memory {
-    /// The number of the calling thread's backtrace, of up to `limit` frames; `kind` is 0 or 1, by who calls.
+    /// The number of the calling thread's backtrace, of up to `limit` frames, at the time `now`; `kind` is 0 or 1, by who
+    /// calls.
     #[inline(never)]
-    pub(super) fn capture(&self, stacks: &Stacks, limit: usize, kind: usize) -> u32 {
+    pub(super) fn capture(&self, stacks: &Stacks, limit: usize, kind: usize, now: u32) -> u32 {
         let context = Context::here();
         let pointer = context.sp();
         // SAFETY: a thread's memory is used by that thread alone, and nothing is called here that comes back.
@@ -185,18 +227,62 @@ impl Memory {
         let telling = &self.telling[kind & 1];
         let set = set_of(stack, pointer, telling.get());
         let (sets, _) = seen.as_chunks_mut::<SET>();
-        if let Some(seen) = sets[set].iter().find(|seen| seen.pointer == pointer && seen.is_there(stack)) {
+        let seen = &mut sets[set];
+        if let Some(seen) = seen.iter().find(|seen| seen.pointer == pointer && seen.is_there(stack)) {
             return seen.number;
         }
+        let place = &mut seen[self.next.get() % SET];
+        self.capture_new(stacks, limit, now, &context, stack, telling, place)
+    }
+
+    /// As `capture`, of a stack that is not remembered; it is in `place` if it is walked.
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments, reason = "all that `capture` has")]
+    fn capture_new(
+        &self,
+        stacks: &Stacks,
+        limit: usize,
+        now: u32,
+        context: &Context,
+        stack: &mut Stack,
+        telling: &Cell<usize>,
+        place: &mut Seen,
+    ) -> u32 {
+        // SAFETY: as `capture`.
+        let (steps, likes) = unsafe { (&mut *self.steps.get(), &mut *self.likes.get()) };
+        let near = near(steps, stack, context.sp(), telling.get());
+        let like = &mut likes[near as usize % LIKES];
+        if near != 0 && like.mixed == near && !self.may_walk(now) {
+            return like.number | LIKE;
+        }
+        self.next.set(self.next.get().wrapping_add(1));
         let mut frames = [Frame::NONE; FRAMES_MAX];
-        let count = walk(&context, stack, &mut frames[..limit]);
+        let count = walk(context, stack, &mut frames[..limit]);
         let frames = &frames[..count];
         if telling.get() == 0 {
-            telling.set(frames.get(TELLING).map_or(0, |frame| frame.slot.wrapping_sub(pointer)));
+            telling.set(frames.get(TELLING).map_or(0, |frame| frame.slot.wrapping_sub(context.sp())));
         }
-        let next = self.next.get();
-        self.next.set(next.wrapping_add(1));
-        sets[set][next % SET].note(pointer, frames, stacks.keep(frames))
+        for pair in frames.windows(2) {
+            steps[step_of(pair[0].address)] =
+                Step { address: pair[0].address, up: pair[1].slot.wrapping_sub(pair[0].slot) };
+        }
+        let number = stacks.keep(frames);
+        place.note(context.sp(), frames, number);
+        if number != 0
+            && let Some(nearest) = frames.get(TELLING..TELLING + NEAR)
+        {
+            let mixed = nearest.iter().fold(0, |mixed, frame| mix(mixed, frame.address));
+            likes[mixed as usize % LIKES] = Like { mixed, number };
+        }
+        number
+    }
+
+    /// Whether there is time to walk a stack that is like another.
+    fn may_walk(&self, now: u32) -> bool {
+        let (then, walks) = self.walked.get();
+        let walks = if then == now { walks } else { 0 };
+        self.walked.set((now, walks + 1));
+        walks < WALKS
     }
 
     /// Another thread's from now on.
@@ -213,40 +299,71 @@ const TELLING: usize = 1;
 #[inline(always)]
 fn set_of(stack: &Stack, pointer: usize, telling: usize) -> usize {
     let word = stack.word(pointer, pointer.wrapping_add(telling)).unwrap_or(0);
-    let mixed = (pointer as u64 ^ (word as u64).rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (pointer as u64 ^ (word as u64).rotate_left(32)).wrapping_mul(MIX);
     (mixed >> 48) as usize % (SEEN / SET)
 }
 
+/// The place of a call among the steps.
+#[inline(always)]
+fn step_of(address: usize) -> usize {
+    ((address as u64).wrapping_mul(MIX) >> 32) as usize % STEPS
+}
+
+/// The mix of the addresses of the innermost callers of the stack that ends at `pointer`, by steps that are remembered; 0 if
+/// they are not known.
+#[inline(always)]
+fn near(steps: &[Step; STEPS], stack: &Stack, pointer: usize, telling: usize) -> u64 {
+    let (mut slot, mut mixed) = (pointer.wrapping_add(telling), 0);
+    for _ in 0..NEAR {
+        let Some(address) = stack.word(pointer, slot) else { return 0 };
+        mixed = mix(mixed, address);
+        let step = &steps[step_of(address)];
+        if step.address != address {
+            return 0;
+        }
+        slot = slot.wrapping_add(step.up);
+    }
+    mixed
+}
+
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// `mixed` with one more address.
+#[inline(always)]
+fn mix(mixed: u64, address: usize) -> u64 {
+    (mixed ^ address as u64).wrapping_mul(MIX).rotate_left(29)
+}
+
 impl Seen {
-    /// Whether every word still holds the same address.
+    /// Whether the words that are compared still hold the same addresses.
     #[inline(always)]
     fn is_there(&self, stack: &Stack) -> bool {
-        let count = (self.count as usize).min(FRAMES_MAX);
-        if !stack.reaches(self.pointer, self.pointer + self.last as usize) {
+        let offsets = &self.offsets[..usize::from(self.count).min(COMPARED)];
+        let last = offsets.last().map_or(0, |last| usize::from(*last));
+        if !stack.reaches(self.pointer, self.pointer + last * WORD) {
             return false;
         }
-        let (offsets, addresses) = (&self.offsets[..count], &self.addresses[..count]);
-        offsets.iter().zip(addresses).all(|(offset, address)| {
-            let slot = (self.pointer + *offset as usize) as *const usize;
+        let mixed = offsets.iter().fold(0, |mixed, offset| {
+            let slot = (self.pointer + usize::from(*offset) * WORD) as *const usize;
             // SAFETY: no further than the last, which can be read. It is this thread's own stack.
-            (unsafe { slot.read_volatile() }) == *address
-        })
+            mix(mixed, unsafe { slot.read_volatile() })
+        });
+        mixed == self.mixed
     }
 
-    fn note(&mut self, pointer: usize, frames: &[Frame], number: u32) -> u32 {
-        // A stack that jumps about is not remembered.
-        let offset = |frame: &Frame| u32::try_from(frame.slot.wrapping_sub(pointer)).ok();
-        let rises = frames.windows(2).all(|pair| pair[0].slot < pair[1].slot);
-        if !rises || frames.is_empty() || !frames.iter().all(|frame| offset(frame).is_some()) {
+    fn note(&mut self, pointer: usize, frames: &[Frame], number: u32) {
+        let compared = &frames[..frames.len().min(COMPARED)];
+        // A stack that jumps about, or is far from its words, is not remembered.
+        let offset = |frame: &Frame| u16::try_from(frame.slot.wrapping_sub(pointer) / WORD).ok();
+        let rises = compared.windows(2).all(|pair| pair[0].slot < pair[1].slot);
+        if !rises || compared.is_empty() || !compared.iter().all(|frame| offset(frame).is_some()) {
             self.pointer = 0;
-            return number;
+            return;
         }
-        for (index, frame) in frames.iter().enumerate() {
-            self.offsets[index] = offset(frame).unwrap_or(0);
-            self.addresses[index] = frame.address;
+        for (place, frame) in self.offsets.iter_mut().zip(compared) {
+            *place = offset(frame).unwrap_or(0);
         }
-        self.last = self.offsets[frames.len() - 1];
-        (self.pointer, self.number, self.count) = (pointer, number, frames.len() as u32);
-        number
+        self.mixed = compared.iter().fold(0, |mixed, frame| mix(mixed, frame.address));
+        (self.pointer, self.number, self.count) = (pointer, number, compared.len() as u16);
     }
 }
