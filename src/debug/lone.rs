@@ -442,7 +442,8 @@ impl Hunter {
         // The stack that a handler has may be small. Who comes second waits for the end of the process.
         match self.lone.take_stack() {
             Some(stack) => {
-                os::on_stack(stack, &mut || self.report_fault(address, at));
+                // SAFETY: it was mapped for this, is nobody's until it is put back, and has room for a report.
+                unsafe { os::on_stack(stack, &mut || self.report_fault(address, at)) };
                 self.lone.stack.store(stack.at, Release);
             }
             None => self.report_fault(address, at),
