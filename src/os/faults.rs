@@ -1,7 +1,7 @@
 //! Faults: who hears of them, where the thread was, and a stack to work on meanwhile.
 
 use super::Span;
-use crate::sync::{AcqRel, AtomicUsize, Relaxed};
+use crate::sync::{Acquire, AtomicUsize, Relaxed, Release};
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
@@ -80,6 +80,8 @@ struct Handlers {
     /// By signal; the newest generation counts.
     before: core::cell::UnsafeCell<[[MaybeUninit<libc::sigaction>; 2]; GENERATIONS]>,
     generation: AtomicUsize,
+    /// The newest generation that somebody writes, or has written.
+    claimed: AtomicUsize,
     ours: AtomicUsize,
 }
 
@@ -92,30 +94,35 @@ unsafe impl Sync for Handlers {}
 static HANDLERS: Handlers = Handlers {
     before: core::cell::UnsafeCell::new([const { [const { MaybeUninit::zeroed() }; 2] }; GENERATIONS]),
     generation: AtomicUsize::new(0),
+    claimed: AtomicUsize::new(0),
     ours: AtomicUsize::new(0),
 };
 
 /// Has `ours`, the same in every call, called when an address faults, before whoever was there for it. Another call finds out
 /// whether somebody has taken its place since, and then comes before that one.
 pub(crate) fn on_fault(ours: OnFault) {
+    // Relaxed: the system's call below publishes it to every handler.
     HANDLERS.ours.store(ours as usize, Relaxed);
-    let generation = HANDLERS.generation.load(Relaxed);
-    if FAULTS.into_iter().all(|signal| handler_of(signal).sa_sigaction == handle as *const () as usize) {
+    // Acquire: pairs with the release below.
+    let generation = HANDLERS.generation.load(Acquire);
+    if FAULTS.into_iter().all(|signal| is_ours(&handler_of(signal))) {
         return;
     }
-    // One thread at a time: the next generation is its own.
-    if generation >= GENERATIONS - 1
-        || HANDLERS.generation.compare_exchange(generation, generation + 1, AcqRel, Relaxed).is_err()
+    // One thread at a time: the next generation is its own. Relaxed: who loses writes nothing.
+    if generation + 1 >= GENERATIONS
+        || HANDLERS.claimed.compare_exchange(generation, generation + 1, Relaxed, Relaxed).is_err()
     {
         return;
     }
     for (index, signal) in FAULTS.into_iter().enumerate() {
-        let mut before = handler_of(signal);
-        if before.sa_sigaction == handle as *const () as usize {
-            before = handler_before(generation, index);
-        }
-        // SAFETY: this generation is this thread's to write, and read by nobody before the handler is installed.
+        let now = handler_of(signal);
+        let before = if is_ours(&now) { handler_before(generation, index) } else { now };
+        // SAFETY: this generation is this thread's to write, and read by nobody before it is published.
         unsafe { (&mut *HANDLERS.before.get())[generation + 1][index].write(before) };
+    }
+    // Release: publishes who was there before; pairs with the acquire above and in `forward`.
+    HANDLERS.generation.store(generation + 1, Release);
+    for signal in FAULTS {
         let mut action = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: zero bits are one.
         let action = unsafe { action.assume_init_mut() };
@@ -124,6 +131,11 @@ pub(crate) fn on_fault(ours: OnFault) {
         // SAFETY: the handler stays as long as the process.
         let _ = unsafe { libc::sigaction(signal, action, null_mut()) };
     }
+}
+
+/// Whether a signal comes to us.
+fn is_ours(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == handle as *const () as usize
 }
 
 /// Who handled signal `index` before `generation`.
@@ -157,7 +169,8 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
 
 /// Hands a fault on to whoever handled it before; where nobody did, the next fault ends the process.
 fn forward(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    let (index, generation) = (usize::from(signal == FAULTS[1]), HANDLERS.generation.load(Relaxed));
+    // Acquire: pairs with the release in `on_fault`.
+    let (index, generation) = (usize::from(signal == FAULTS[1]), HANDLERS.generation.load(Acquire));
     let before = handler_before(generation, index);
     match before.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
