@@ -170,6 +170,19 @@ fn d2_what_touches_a_freed_block_faults_with_pages_of_its_own() {
 }
 
 #[test]
+fn a_fresh_block_has_a_pattern_in_it_as_far_as_is_wanted() {
+    for words in ["", "page", "page,canary", "page,side=left"] {
+        let said = run(&format!("{words},poison=100"), "read-unwritten 5000 8 100");
+        let mut bytes = said.stdout.trim_start_matches("read [").split([',', ']']).map(str::trim);
+        let [first, last, next, end] = [(); 4].map(|()| bytes.next().expect("four bytes"));
+        assert!(first != "0" && last != "0" && said.stderr.is_empty(), "{words}: {said:?}");
+        // Pages of its own are fresh.
+        assert!(!words.contains("page") || (next, end) == ("0", "0"), "{words}: {said:?}");
+    }
+    run("page", "zeroed 5000 8").is_silent();
+}
+
+#[test]
 fn d3_a_block_freed_twice_is_found_near_and_late_and_from_two_threads() {
     let places = [
         "allocated with size ",

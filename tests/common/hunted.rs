@@ -120,6 +120,11 @@ unsafe fn make(error: &str, block: Layout, number: usize) {
                 let byte = read_a_byte(at);
                 println!("read {byte:x}");
             }
+            "read-unwritten" => {
+                let bytes = [at, at.add(number - 1), at.add(number), end.sub(1)].map(|at| read_a_byte(at));
+                println!("read {bytes:x?}");
+                free_the_block(at, block);
+            }
             "read-behind" => {
                 black_box(read_a_byte(end));
             }
