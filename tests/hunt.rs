@@ -88,6 +88,8 @@ const HEAP: &str = "wrong heap: a block of another heap was freed or resized";
 const RECORD: &str = "damaged record: what lies before a block was written over";
 const LEAK: &str = "leak: blocks were lost: no pointer to them is left, and they were not freed";
 
+const LEFT: &str = "leak: blocks were allocated in a piece of work and not freed";
+
 #[test]
 fn d1_a_byte_beyond_a_block_of_any_size_is_found() {
     for size in [1, 7, 8, 15, 16, 24, 64, 100, 192, 1024, 2048, 3584, 4096, 5000, 65_536, 3 << 20] {
@@ -264,7 +266,18 @@ fn d8_leaks_are_told_by_site_and_only_leaks() {
     said.loses(51);
     assert!(said.stdout.ends_with("lost\n"), "{said:?}");
     let said = run("", "assert-no-leaks 24 8 3");
-    assert!(said.stdout == "fine\n" && said.stderr.contains("3 blocks were allocated and not freed"), "{said:?}");
+    said.says(
+        LEFT,
+        &[
+            "  3 blocks, 72 bytes\n",
+            "  3 blocks, 72 bytes, allocated, in\n",
+            "hunted::make_the_block+",
+            "hunted::lose_one+",
+            "hunted::lose+",
+            "3 blocks were allocated and not freed",
+        ],
+    );
+    assert!(said.stdout == "fine\n", "{said:?}");
 }
 
 #[test]
