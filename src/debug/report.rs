@@ -114,6 +114,8 @@ impl Case {
     }
 }
 
+/// How long it is waited for that a thread which frees a block notes that, in milliseconds.
+const NOTE_PATIENCE: u32 = 20;
 /// How long another thread's report is waited for, in milliseconds.
 const PATIENCE: u32 = 30_000;
 
@@ -307,11 +309,24 @@ impl Hunter {
     pub(super) fn report_bad_pointer(&self, passed: Passed, state: Option<State>) -> Option<Facts> {
         let at = NonNull::new(passed.at as *mut u8)?;
         let case = match state {
-            Some(State::Held | State::Freed) => Case::of(Crime::DoubleFree, at, self.record(at).read()),
+            Some(State::Held | State::Freed) => Case::of(Crime::DoubleFree, at, self.facts_of_freed(at)),
             _ => self.case_of_nothing(at),
         };
         self.report(&Case { passed: Some(passed), ..case });
         None
+    }
+
+    /// What is recorded of a freed block. Who has freed it may be about to note that: then it is waited for, a little.
+    fn facts_of_freed(&self, at: NonNull<u8>) -> Option<Facts> {
+        let is_noted = |facts: &Facts| facts.freed != Event::default();
+        for _ in 0..NOTE_PATIENCE {
+            let noted = self.record(at).read().filter(is_noted);
+            if noted.is_some() {
+                return noted;
+            }
+            os::sleep(1);
+        }
+        self.record(at).read()
     }
 
     /// What a pointer is to, at which nothing begins.
