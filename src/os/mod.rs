@@ -55,7 +55,7 @@ pub(crate) use unix::at_fork_once;
 pub(crate) use unix::keep_errno;
 #[cfg(any(feature = "allocator-api2", feature = "c-abi"))]
 pub(crate) use unix::map;
-#[cfg(feature = "malloc-debug")]
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 pub(crate) use unix::page_bytes;
 #[cfg(feature = "c-abi")]
 pub(crate) use unix::set_errno;
