@@ -59,6 +59,6 @@ impl Fatal {
 #[cold]
 #[inline(never)]
 pub(crate) fn die(what: Fatal) -> ! {
-    os::last_words(what.line());
+    os::say(what.line().as_bytes());
     os::abort()
 }

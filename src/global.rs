@@ -253,7 +253,8 @@ impl Stratalloc {
         HUNTER.tell_leaks(|address| ENGINE.owns(address))
     }
 
-    /// Runs `work`, and panics if blocks are left that this thread allocated in it, after telling where. O(blocks).
+    /// Runs `work`, and panics if blocks are left that this thread allocated in it, after telling on file descriptor 2 where
+    /// that was. O(blocks).
     ///
     /// ```
     /// # #[global_allocator]

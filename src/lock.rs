@@ -202,7 +202,7 @@ mod order {
         let held = HELD.get();
         // An assertion may allocate while it reports: this one ends the process first.
         if held >> rank as u32 != 0 {
-            crate::os::last_words("stratalloc: internal: locks taken against their order\n");
+            crate::os::say(b"stratalloc: internal: locks taken against their order\n");
             crate::os::abort()
         }
         HELD.set(held | 1 << rank as u32);

@@ -66,6 +66,13 @@ impl Said {
         assert!(count + 3 > blocks && count <= blocks, "{count} of {blocks}\n{}", self.stderr);
     }
 
+    /// As `reports`, by an audit, while the program ran: or, if not, when it exited.
+    #[track_caller]
+    fn reports_early(&self, is_early: bool, first: &str, more: &[&str]) {
+        self.reports(first, more);
+        assert_eq!(self.stdout, if is_early { "" } else { "done\n" }, "{self:#?}");
+    }
+
     /// It ran to its end and nothing was reported.
     #[track_caller]
     fn is_silent(&self) {
@@ -87,6 +94,8 @@ const LAYOUT: &str = "wrong layout: a block was freed or resized with another la
 const HEAP: &str = "wrong heap: a block of another heap was freed or resized";
 const RECORD: &str = "damaged record: what lies before a block was written over";
 const LEAK: &str = "leak: blocks were lost: no pointer to them is left, and they were not freed";
+
+const LEFT: &str = "leak: blocks were allocated in a piece of work and not freed";
 
 #[test]
 fn d1_a_byte_beyond_a_block_of_any_size_is_found() {
@@ -132,10 +141,22 @@ fn d1_far_beyond_a_block_faults_with_pages_of_its_own() {
         run("page,side=right", &format!("{error} 64 8")).reports(first, &place);
     }
     run("page,side=left", "read-before 100 4").reports(BEFORE, &["1 bytes before the begin", "hunted::read_a_byte+"]);
+    run("page", "overflow 24 8 1").reports(BEHIND, &["0 bytes behind the end", "hunted::write_a_byte+"]);
+    run("page,side=left", "underflow 24 8 1").reports(BEFORE, &["1 bytes before the begin", "hunted::write_a_byte+"]);
     // What an alignment leaves between a block and its guard page has guard bytes.
     run("page", "overflow 20 16 1").reports(OVERFLOW, &["0 bytes behind the end", "hunted::make_the_block+"]);
     run("page", "underflow 20 16 1").reports(UNDERFLOW, &["1 bytes before the begin"]);
     run("page,side=both", "nothing 20 16 1").is_silent();
+}
+
+#[test]
+fn d1_what_is_never_freed_is_found_by_an_audit_or_at_exit() {
+    for (error, first) in [("overflow-unfreed 24 8", OVERFLOW), ("underflow-unfreed 24 8", UNDERFLOW)] {
+        run("sweep=1", error).reports_early(true, first, &["hunted::make_the_block+"]);
+        run("", error).reports_early(false, first, &["hunted::make_the_block+"]);
+    }
+    // Between a block with pages of its own and its guard there are guard bytes, too.
+    run("page", "overflow-unfreed 20 16").reports_early(false, OVERFLOW, &["hunted::make_the_block+"]);
 }
 
 #[test]
@@ -147,6 +168,8 @@ fn d2_a_write_after_free_is_found_when_the_block_leaves_or_is_audited_or_at_exit
         run("", &format!("write-after-free-unevicted {size} 8 2")).reports(WRITTEN_AFTER_FREE, &places);
         run("sweep=100", &format!("write-after-free {size} 8 2")).reports(WRITTEN_AFTER_FREE, &places);
     }
+    run("sweep=1", "write-after-free-unevicted 24 8 2").reports_early(true, WRITTEN_AFTER_FREE, &places);
+    run("", "write-after-free-unevicted 24 8 2").reports_early(false, WRITTEN_AFTER_FREE, &places);
 }
 
 #[test]
@@ -170,6 +193,19 @@ fn d2_what_touches_a_freed_block_faults_with_pages_of_its_own() {
 }
 
 #[test]
+fn a_fresh_block_has_a_pattern_in_it_as_far_as_is_wanted() {
+    for words in ["", "page", "page,canary", "page,side=left"] {
+        let said = run(&format!("{words},poison=100"), "read-unwritten 5000 8 100");
+        let mut bytes = said.stdout.trim_start_matches("read [").split([',', ']']).map(str::trim);
+        let [first, last, next, end] = [(); 4].map(|()| bytes.next().expect("four bytes"));
+        assert!(first != "0" && last != "0" && said.stderr.is_empty(), "{words}: {said:?}");
+        // Pages of its own are fresh.
+        assert!(!words.contains("page") || (next, end) == ("0", "0"), "{words}: {said:?}");
+    }
+    run("page", "zeroed 5000 8").is_silent();
+}
+
+#[test]
 fn d3_a_block_freed_twice_is_found_near_and_late_and_from_two_threads() {
     let places = [
         "allocated with size ",
@@ -186,8 +222,14 @@ fn d3_a_block_freed_twice_is_found_near_and_late_and_from_two_threads() {
     // By then its memory may have been another block, which was freed, too.
     run("", "double-free-late 1000 8 10000").reports(DOUBLE, &places[..1]);
     run("page", "double-free-late 24 8 10000").reports(DOUBLE, &places);
-    run("", "double-free-of-two-threads 24 8")
-        .reports(DOUBLE, &["  freed ", "hunted::free_the_block+", "  noticed by thread ", "hunted::free_the_block+"]);
+    for _ in 0..20 {
+        run("", "double-free-of-two-threads 24 8").reports(
+            DOUBLE,
+            &["  freed ", "hunted::free_the_block+", "  noticed by thread ", "hunted::free_the_block+"],
+        );
+        run("page", "double-free-of-two-threads 24 8")
+            .reports(DOUBLE, &["  freed ", "  noticed by thread ", "hunted::free_the_block+"]);
+    }
 }
 
 #[test]
@@ -197,12 +239,19 @@ fn d4_pointers_at_which_no_block_begins_are_told_apart() {
     run("", "interior 5000 8 4096").reports(INTERIOR, &[": 4096 bytes behind the begin"]);
     run("page", "interior 24 8 8").reports(INTERIOR, &[": 8 bytes behind the begin"]);
     run("", "guard-pointer 24 8").reports(INTERIOR, &[": 8 bytes before the begin"]);
-    run("", "interior-freed 24 8 8").reports(INTERIOR_FREED, &["  freed ", "hunted::free_the_block+"]);
+    for words in ["", "page"] {
+        run(words, "interior-freed 24 8 8").reports(INTERIOR_FREED, &["  freed ", "hunted::free_the_block+"]);
+    }
     run("", "stack 24 8").reports(FOREIGN, &["  the pointer is into the mapping ", "[stack]"]);
     run("", "static 24 8").reports(FOREIGN, &["  the pointer is into the mapping ", "hunted"]);
     run("", "foreign 24 8").reports(FOREIGN, &["  the pointer is into the mapping ", "[heap]"]);
     run("", "unmapped 24 8").reports(FOREIGN, &["  nothing is mapped at the pointer"]);
-    run("", "other-heap 24 8").reports(HEAP, &["hunted::make_in_another_heap+", "hunted::free_the_block+"]);
+    for words in ["", "page"] {
+        run(words, "other-heap 24 8").reports(HEAP, &["hunted::make_in_another_heap+", "hunted::free_the_block+"]);
+        run(words, "to-another-heap 24 8").reports(HEAP, &["hunted::make_the_block+", "hunted::free_to_another_heap+"]);
+        run(words, "realloc-other-heap 24 8")
+            .reports(HEAP, &["realloc was passed ", "hunted::make_in_another_heap+", "  noticed by "]);
+    }
     run("", "free-after-the-owner 24 8")
         .reports(OVERFLOW, &["\"the owner\", which has ended, in", "hunted::make_the_block+"]);
 }
@@ -216,6 +265,8 @@ fn d5_another_layout_is_found_also_within_one_class() {
             .reports(LAYOUT, &["with size 24 and alignment 16\n", "with size 24 and alignment 8\n"]);
         run(words, "realloc-wrong-size 24 8")
             .reports(LAYOUT, &["realloc was passed 0x", "with size 25", "with size 24"]);
+        run(words, "realloc-wrong-align 24 8")
+            .reports(LAYOUT, &["realloc was passed 0x", "with size 24 and alignment 16\n", "and alignment 8\n"]);
     }
 }
 
@@ -230,6 +281,8 @@ fn d6_a_block_used_after_realloc_moved_it_is_found() {
 #[test]
 fn d7_a_record_or_a_link_written_over_is_named() {
     run("", "record 24 8").reports(RECORD, &["of which nothing else is known"]);
+    run("sweep=1", "record-unfreed 24 8").reports_early(true, RECORD, &[]);
+    run("", "record-unfreed 24 8").reports_early(false, RECORD, &[]);
     let said = run("", "link 24 8");
     assert!(said.status.success() && said.stdout.contains("the heap is damaged: "), "{said:#?}");
 }
@@ -243,6 +296,7 @@ fn d8_leaks_are_told_by_site_and_only_leaks() {
     );
     said.loses(1001);
     assert!(said.status.success(), "{said:?}");
+    run("", "leak 24 8 1000").is_silent();
     run("leaks", "no-leak 24 8").is_silent();
     run("leaks,page", "no-leak 24 8").is_silent();
     run("leaks", "busy").is_silent();
@@ -251,7 +305,18 @@ fn d8_leaks_are_told_by_site_and_only_leaks() {
     said.loses(51);
     assert!(said.stdout.ends_with("lost\n"), "{said:?}");
     let said = run("", "assert-no-leaks 24 8 3");
-    assert!(said.stdout == "fine\n" && said.stderr.contains("3 blocks were allocated and not freed"), "{said:?}");
+    said.says(
+        LEFT,
+        &[
+            "  3 blocks, 72 bytes\n",
+            "  3 blocks, 72 bytes, allocated, in\n",
+            "hunted::make_the_block+",
+            "hunted::lose_one+",
+            "hunted::lose+",
+            "3 blocks were allocated and not freed",
+        ],
+    );
+    assert!(said.stdout == "fine\n", "{said:?}");
 }
 
 #[test]
@@ -267,9 +332,6 @@ fn d9_a_report_says_all_that_is_known_and_then_the_process_ends() {
     let said = run("continue", "two-errors 24 8");
     assert!(said.status.success() && said.stdout == "done\n", "{said:?}");
     said.says(OVERFLOW, &["stratalloc: double free: "]);
-    // Without frames there are none.
-    let said = run("frames=0", "overflow 24 8");
-    said.reports(OVERFLOW, &["  allocated "]);
 }
 
 /// What a report needs of the system it has when standard output and error are closed, full or slow, too.
@@ -289,11 +351,15 @@ fn d10_a_report_needs_no_lock_no_stdio_and_no_heap() {
 
 #[test]
 fn d11_damage_is_a_finding_for_who_asks() {
-    let said = run("", "check 24 8");
-    let begin = "stratalloc: the heap is damaged: Blocks: not so: bytes behind a block are as they were written (at 0x";
-    assert!(said.status.success() && said.stdout.starts_with(begin) && said.stderr.is_empty(), "{said:?}");
-    run("sweep=1", "overflow-unfreed 24 8").reports(OVERFLOW, &["hunted::make_the_block+"]);
-    run("", "overflow-unfreed 24 8").reports(OVERFLOW, &["hunted::make_the_block+"]);
+    for (error, rule) in [
+        ("check 24 8", "bytes behind a block are as they were written"),
+        ("check-freed 24 8", "a freed block is as it was filled"),
+        ("check-record 24 8", "a block's record is as it was written"),
+    ] {
+        let said = run("", error);
+        let begin = format!("stratalloc: the heap is damaged: Blocks: not so: {rule} (at 0x");
+        assert!(said.status.success() && said.stdout.starts_with(&begin) && said.stderr.is_empty(), "{said:?}");
+    }
 }
 
 const MODES: [&str; 5] =
@@ -335,6 +401,40 @@ fn words_that_say_nothing_are_warned_of() {
     );
     let off = run("off", "overflow 24 8 1");
     assert!(off.status.success() && off.stdout == "done\n" && off.stderr.is_empty(), "{off:?}");
+}
+
+#[test]
+fn some_blocks_have_pages_of_their_own_and_the_others_guards_if_that_is_said() {
+    run("sample=10", "overflow-many 24 8 1000").reports(BEHIND, &["hunted::make_the_block+", "hunted::write_a_byte+"]);
+    run("sample=1000000", "overflow 24 8 1").is_silent();
+    run("sample=1000000,canary", "overflow 24 8 1").reports(OVERFLOW, &["hunted::make_the_block+"]);
+}
+
+#[test]
+fn as_much_is_held_back_as_is_wanted() {
+    let noticed = |words: &str| {
+        let said = run(words, "write-after-free 24 8 2");
+        said.reports(WRITTEN_AFTER_FREE, &["  noticed by "]);
+        said.stderr[said.stderr.find("  noticed by ").expect("it is said")..].contains("hunted::free_others+")
+    };
+    // 20,000 other blocks are freed behind the one that was written: it leaves among them, or when the process exits.
+    assert!(noticed("") && noticed("blocks=30000,quarantine=1m") && !noticed("blocks=30000"));
+    // What is not held back is the heap's at once.
+    run("quarantine=0", "write-after-free 24 8 2").is_silent();
+    run("blocks=0", "write-after-free 24 8 2").is_silent();
+}
+
+#[test]
+fn a_backtrace_has_as_many_frames_as_are_wanted() {
+    let frames = |words: &str| {
+        let said = run(words, "overflow 24 8 1");
+        said.reports(OVERFLOW, &["  allocated "]);
+        let lines = said.stderr.lines().skip_while(|line| !line.starts_with("  allocated "));
+        lines.skip(1).take_while(|line| !line.starts_with("  noticed ")).count()
+    };
+    assert_eq!(frames("frames=0"), 0);
+    let (some, more) = (frames("frames=3"), frames("frames=16"));
+    assert!((1..=3).contains(&some) && more >= 3, "{some}, {more}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ const LEVELS: &[&[&str]] = &[
 const DOORS: &[(&str, &[&str])] = &[
     ("sync::atomic", &["sync.rs", "twin.rs", "models.rs"]),
     ("libc::", &["os/"]),
-    ("last_words(", &["os/", "fatal.rs", "lock.rs"]),
+    ("os::say(", &["fatal.rs", "lock.rs", "debug/voice.rs"]),
     ("abort(", &["os/", "fatal.rs", "lock.rs", "debug/report.rs"]),
     ("spin::", &["lock.rs"]),
     ("thread_local!", &["thread/", "lock.rs", "object/", "twin.rs"]),

@@ -24,7 +24,7 @@ pub(super) fn pop(_: usize) -> Option<NonNull<u8>> {
 /// There is no short way past the hunter.
 ///
 /// # Safety
-/// - None.
+/// - Any pointer will do: nothing is done with it. It is unsafe because the other way's `push`, in whose place it stands, is.
 #[inline(always)]
 pub(super) unsafe fn push(_: *mut c_void) -> bool {
     false

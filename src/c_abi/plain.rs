@@ -1,7 +1,5 @@
 //! How C's blocks are freed and resized: by what the page map says of them.
 
-#![cfg_attr(feature = "malloc-debug", allow(dead_code, reason = "the short ways lead past the hunter"))]
-
 use crate::config::Config;
 use crate::fatal::{Fatal, die};
 #[cfg(target_arch = "x86_64")]
@@ -19,6 +17,7 @@ static CONFIG: Config = Config::new();
 pub(super) const HEAP: Process<'static> = Process::new(&CONFIG);
 
 /// The alignment that is asked for.
+#[cfg(not(feature = "malloc-debug"))]
 pub(super) const ALIGN: usize = 8;
 
 /// The class for a block of `size` bytes that is aligned for any object that fits: from 16 bytes on to 16, since all classes
@@ -28,7 +27,8 @@ fn class_of(size: usize) -> Option<Class> {
     Class::of_size(size, 1)
 }
 
-/// A block of `size` bytes from the thread's list.
+/// A block of `size` bytes from the thread's list. (Behind the hunter that is its affair.)
+#[cfg(not(feature = "malloc-debug"))]
 #[inline(always)]
 pub(super) fn pop(size: usize) -> Option<NonNull<u8>> {
     if let Some(class) = class_of(size)

@@ -76,7 +76,7 @@ impl<B: Blocks> Guarded<'_, B> {
         let trail = self.call();
         let event = self.hunter.event(trail, layout.size(), ALLOCATED);
         let mark = self.mark(trail);
-        match self.hunter.allocate_lone(layout, event, mark) {
+        match self.hunter.allocate_lone(layout, event, mark, zeroed) {
             Some(at) => at.as_ptr(),
             None => {
                 self.hunter.has_others.store(1, Relaxed);
@@ -103,7 +103,7 @@ impl<B: Blocks> Guarded<'_, B> {
         let mark = self.mark(trail);
         if let Some(trail) = trail
             && hunter.is_turn_of_lone(trail)
-            && let Some(at) = hunter.allocate_lone(layout, event, mark)
+            && let Some(at) = hunter.allocate_lone(layout, event, mark, zeroed)
         {
             return at.as_ptr();
         }

@@ -6,6 +6,7 @@
 
 use super::begins::{Begins, State};
 use super::hunter::Hunter;
+use super::record::Facts;
 use super::trail::Trail;
 use super::voice::{Voice, say};
 use crate::os::{self, Span};
@@ -111,26 +112,33 @@ impl Search<'_> {
 /// What is left over.
 #[derive(Debug)]
 struct Loss {
-    sites: Span,
+    /// Without memory for them blocks are counted together.
+    sites: Option<Span>,
     blocks: u64,
     bytes: u64,
 }
 
 impl Loss {
-    fn site(&self, index: usize) -> *mut Site {
-        (self.sites.at as *mut Site).wrapping_add(index)
+    fn new() -> Self {
+        Self { sites: os::map_sparse(SITES * size_of::<Site>()), blocks: 0, bytes: 0 }
     }
 
-    fn add(&mut self, stack: u32, bytes: usize) {
+    fn site(sites: Span, index: usize) -> *mut Site {
+        (sites.at as *mut Site).wrapping_add(index)
+    }
+
+    fn add(&mut self, facts: &Facts) {
+        let (stack, bytes) = (facts.allocated.stack, facts.layout.size() as u64);
         self.blocks += 1;
-        self.bytes += bytes as u64;
+        self.bytes += bytes;
+        let Some(sites) = self.sites else { return };
         let first = (stack as usize).wrapping_mul(0x9e37_79b1) >> 8;
         for probe in 0..SITES {
-            let at = self.site((first + probe) % SITES);
+            let at = Self::site(sites, (first + probe) % SITES);
             // SAFETY: one of the sites, which are this search's alone.
             let mut site = unsafe { at.read() };
             if site.blocks == 0 || site.stack == stack {
-                site = Site { stack, blocks: site.blocks + 1, bytes: site.bytes + bytes as u64 };
+                site = Site { stack, blocks: site.blocks + 1, bytes: site.bytes + bytes };
                 // SAFETY: as above.
                 unsafe { at.write(site) };
                 return;
@@ -140,13 +148,20 @@ impl Loss {
 
     /// Takes the site out that lost most.
     fn take_largest(&mut self) -> Option<Site> {
-        // SAFETY: as above.
-        let site = |index: usize| unsafe { self.site(index).read() };
+        let sites = self.sites?;
+        // SAFETY: as in `add`.
+        let site = |index: usize| unsafe { Self::site(sites, index).read() };
         let largest = (0..SITES).max_by_key(|index| site(*index).bytes)?;
         let taken = site(largest);
         // SAFETY: as above.
-        unsafe { self.site(largest).write(Site { stack: 0, blocks: 0, bytes: 0 }) };
+        unsafe { Self::site(sites, largest).write(Site { stack: 0, blocks: 0, bytes: 0 }) };
         (taken.blocks > 0).then_some(taken)
+    }
+}
+
+impl Drop for Loss {
+    fn drop(&mut self) {
+        self.sites.into_iter().for_each(os::unmap);
     }
 }
 
@@ -162,39 +177,50 @@ impl Hunter {
         if !reached.open() {
             return None;
         }
-        let waiting = os::map_sparse((live + 1024) * 16)?;
+        let Some(waiting) = os::map_sparse((live + 1024) * 16) else {
+            reached.close();
+            return None;
+        };
         let mut search = Search { hunter: self, reached, waiting, count: 0, owns };
         search.follow_roots();
-        let mut loss = Loss { sites: os::map_sparse(SITES * size_of::<Site>())?, blocks: 0, bytes: 0 };
-        self.each_block(|begin, state| {
-            if state == State::Live
-                && search.reached.state(key(begin)).is_none()
-                && let Some(facts) = NonNull::new(begin as *mut u8).and_then(|at| self.record(at).read())
-            {
-                loss.add(facts.allocated.stack, facts.layout.size());
-            }
-            true
-        });
+        let loss = self.gather(|begin, _| search.reached.state(key(begin)).is_none());
         search.reached.close();
         os::unmap(waiting);
         Some(loss)
     }
 
-    /// Tells what is lost; how many blocks.
-    pub(crate) fn tell_leaks(&self, owns: fn(usize) -> bool) -> u64 {
-        let Some(mut loss) = self.is_begun().then(|| self.search(owns)).flatten() else { return 0 };
-        if loss.blocks > 0 {
-            self.tell_loss(&mut loss);
-        }
-        os::unmap(loss.sites);
-        loss.blocks
+    /// The live blocks that `is_lost` is true of.
+    fn gather(&self, is_lost: impl Fn(usize, &Facts) -> bool) -> Loss {
+        let mut loss = Loss::new();
+        self.each_block(|begin, state| {
+            if state == State::Live
+                && let Some(facts) = NonNull::new(begin as *mut u8).and_then(|at| self.record(at).read())
+                && is_lost(begin, &facts)
+            {
+                loss.add(&facts);
+            }
+            true
+        });
+        loss
     }
 
-    fn tell_loss(&self, loss: &mut Loss) {
-        let mut voice = Voice::new();
-        say!(&mut voice, "stratalloc: leak: blocks were lost: no pointer to them is left, and they were not freed");
-        say!(&mut voice, "  {} blocks, {} bytes", loss.blocks, loss.bytes);
+    /// Tells what is lost; how many blocks.
+    pub(crate) fn tell_leaks(&self, owns: fn(usize) -> bool) -> u64 {
+        let loss = self.is_begun().then(|| self.search(owns)).flatten();
+        loss.map_or(0, |loss| {
+            self.tell_loss(loss, "blocks were lost: no pointer to them is left, and they were not freed")
+        })
+    }
+
+    /// Tells what is lost, if anything is, in a report that begins with `what`; how many blocks.
+    fn tell_loss(&self, mut loss: Loss, what: &str) -> u64 {
         let (mut blocks, mut bytes) = (loss.blocks, loss.bytes);
+        if blocks == 0 {
+            return 0;
+        }
+        let mut voice = Voice::new();
+        say!(&mut voice, "stratalloc: leak: {what}");
+        say!(&mut voice, "  {} blocks, {} bytes", loss.blocks, loss.bytes);
         for site in core::iter::from_fn(|| loss.take_largest()).take(TOLD) {
             let _ = write!(voice, "  {} blocks, {} bytes, allocated", site.blocks, site.bytes);
             self.tell_stack(&mut voice, site.stack);
@@ -204,6 +230,7 @@ impl Hunter {
         if blocks > 0 {
             say!(&mut voice, "  and {blocks} blocks, {bytes} bytes, allocated elsewhere");
         }
+        loss.blocks
     }
 
     /// Begins to count the blocks of the calling thread anew; what was counted before.
@@ -212,23 +239,10 @@ impl Hunter {
         self.trail().map_or(0, |trail| trail.epoch.replace(epoch))
     }
 
-    /// Ends what `begin_epoch` began, and goes on with what was before; how many blocks are left of it.
-    pub(crate) fn end_epoch(&self, before: u32) -> usize {
+    /// Ends what `begin_epoch` began, and goes on with what was before. Tells which blocks are left of it; how many.
+    pub(crate) fn end_epoch(&self, before: u32) -> u64 {
         let Some(epoch) = self.trail().map(|trail: &Trail| trail.epoch.replace(before)) else { return 0 };
-        let mut left = 0;
-        self.each_of_epoch(epoch, |_| left += 1);
-        left
-    }
-
-    fn each_of_epoch(&self, epoch: u32, mut visit: impl FnMut(NonNull<u8>)) {
-        self.each_block(|begin, state| {
-            if state == State::Live
-                && let Some(at) = NonNull::new(begin as *mut u8)
-                && self.record(at).read().is_some_and(|facts| facts.epoch == epoch)
-            {
-                visit(at);
-            }
-            true
-        });
+        let loss = self.gather(|_, facts| facts.epoch == epoch);
+        self.tell_loss(loss, "blocks were allocated in a piece of work and not freed")
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! They lie in one region, each in a slot of pages that a guard page ends. A freed slot becomes a guard as a whole, and is used
 //! again only when there are no fresh pages left, the one freed first before the others. Guards are marks in page tables
-//! where the kernel has `MADV_GUARD_INSTALL` (Linux 6.13), and cost no mapping; elsewhere they are pages without access, of
-//! which a process can have some ten thousand: then blocks are guarded as all others are.
+//! where the kernel has `MADV_GUARD_INSTALL` (Linux 6.13), and cost no mapping; elsewhere they are pages without access: then
+//! each live block costs two mappings, of which a process can have some ten thousand, and beyond that blocks are guarded as
+//! all others are. (A freed slot is one mapping with the guards beside it.)
 
 use super::begins::State;
 use super::frames::Context;
@@ -26,10 +27,12 @@ const REGIONS: [usize; 4] = [64 << 30, 8 << 30, 1 << 30, 128 << 20];
 const LENGTHS: usize = 16;
 /// The largest slot, in pages.
 const PAGES_MAX: usize = 1 << 14;
-/// Guards by pages without access that there may be at one time.
-const MAPPINGS: u32 = 16_000;
+/// Slots that may be accessible at one time, where each costs two mappings.
+const ACCESSIBLE_MAX: u32 = 16_000;
 /// Bytes of the stack of a report.
 const STACK: usize = 512 << 10;
+/// How often, a millisecond each time, that stack is waited for.
+const PATIENCE: u32 = 30_000;
 /// Guard bytes before a block that does not begin with its slot.
 const BEFORE: usize = 64;
 
@@ -64,6 +67,15 @@ struct Slots {
     freed: [Queue; LENGTHS + 1],
 }
 
+const NO_STACK: usize = 0;
+const IN_USE: usize = 1;
+
+/// What is warned of, once.
+const NO_MORE_PAGES: (u32, &str) =
+    (1, "there are no more pages with guards; further blocks have guard bytes around them");
+const NO_GUARD: (u32, &str) =
+    (2, "a freed block could not be made unreachable; what touches such a block is not noticed");
+
 /// How guards are made.
 const UNKNOWN: u32 = 0;
 const BY_MARK: u32 = 1;
@@ -77,12 +89,13 @@ pub(super) struct Lone {
     table: AtomicPtr<Page>,
     page_shift: AtomicU32,
     way: AtomicU32,
-    /// Guards by access.
-    mappings: AtomicU32,
+    /// Slots that are accessible.
+    accessible: AtomicU32,
+    /// Which warnings were given.
     has_warned: AtomicU32,
     /// The address of the block that an audit looks at; 0: none. Its slot stays accessible meanwhile.
     looked_at: AtomicUsize,
-    /// A stack for the report of a fault; 0: there is none, or it is in use.
+    /// A stack for the report of a fault, or `NO_STACK`, or `IN_USE`.
     stack: AtomicUsize,
     slots: Locked<Slots, Spin>,
 }
@@ -96,16 +109,17 @@ impl Lone {
             table: AtomicPtr::new(null_mut()),
             page_shift: AtomicU32::new(0),
             way: AtomicU32::new(UNKNOWN),
-            mappings: AtomicU32::new(0),
+            accessible: AtomicU32::new(0),
             has_warned: AtomicU32::new(0),
             looked_at: AtomicUsize::new(0),
-            stack: AtomicUsize::new(0),
+            stack: AtomicUsize::new(NO_STACK),
             slots: Locked::new(Rank::Hunter, Slots { fresh: 0, freed: [none; LENGTHS + 1] }),
         }
     }
 
     /// Maps the region, once; false if there is none.
     fn open(&self) -> bool {
+        // Acquire: pairs with the release below.
         if self.begin.load(Acquire) != 0 {
             return true;
         }
@@ -135,7 +149,7 @@ impl Lone {
         if is_mine {
             self.guard(Span { at: region.at, bytes: 1 << shift });
             // Without one a report goes on the stack that there is.
-            self.stack.store(os::map_sparse(STACK).map_or(0, |stack| stack.at), Relaxed);
+            self.stack.store(os::map_sparse(STACK).map_or(NO_STACK, |stack| stack.at), Relaxed);
         } else {
             [region, table].into_iter().for_each(os::unmap);
         }
@@ -190,7 +204,8 @@ impl Lone {
 
     /// What became of the block that begins at just this address.
     pub(super) fn state(&self, address: usize) -> Option<State> {
-        // Acquire: pairs with `set`.
+        // Acquire: pairs with the release in `allocate_lone`: the record is there. A block that is freed meanwhile is told by
+        // the exchange in `take_back`.
         State::of(self.slot_at(address)?.state.load(Acquire) as u8)
     }
 
@@ -203,6 +218,7 @@ impl Lone {
         // in one order of all.
         let is_live = self.slot_at(address).is_some_and(|slot| slot.state.load(SeqCst) == State::Live as u32);
         let result = is_live.then(look);
+        // Release: pairs with the load in `take_back`, and with the next exchange above: the look is over.
         self.looked_at.store(0, Release);
         result
     }
@@ -224,6 +240,7 @@ impl Lone {
     /// The block whose slot, or guard, `address` is in, and what became of it.
     pub(super) fn around(&self, address: usize) -> Option<(usize, State)> {
         let slot = self.page(self.slot_of(self.page_of(address)?));
+        // Acquire: as in `state`.
         Some((slot.at.load(Relaxed), State::of(slot.state.load(Acquire) as u8)?))
     }
 
@@ -233,6 +250,7 @@ impl Lone {
         let end = self.slots.with(|slots| slots.fresh);
         while index < end {
             let slot = self.page(index);
+            // Acquire: as in `state`.
             if let Some(state) = State::of(slot.state.load(Acquire) as u8)
                 && !visit(slot.at.load(Relaxed), state)
             {
@@ -260,6 +278,9 @@ impl Lone {
 
     /// A slot of `pages` pages, accessible and with its guard; `None` if there is none any more.
     fn take(&self, pages: usize) -> Option<usize> {
+        if self.way.load(Relaxed) == BY_ACCESS && self.accessible.load(Relaxed) >= ACCESSIBLE_MAX {
+            return None;
+        }
         let total = self.bytes.load(Relaxed) >> self.page_shift.load(Relaxed);
         let (index, is_fresh) = self.slots.with(|slots| {
             if slots.fresh + pages < total {
@@ -275,18 +296,34 @@ impl Lone {
         })?;
         if is_fresh {
             (index..=index + pages).for_each(|page| self.page(page).first.store(index as u32, Relaxed));
-            let slot = self.span(index);
-            return self
-                .guard(Span { at: slot.at + slot.bytes, bytes: 1 << self.page_shift.load(Relaxed) })
-                .then_some(index);
         }
-        self.unguard(self.span(index)).then_some(index)
+        // One whose guard was refused when it was fresh waits among the freed ones: so all get theirs here.
+        let slot = self.span(index);
+        let guard = Span { at: slot.at + slot.bytes, bytes: 1 << self.page_shift.load(Relaxed) };
+        if self.guard(guard) && (is_fresh || self.unguard(slot)) {
+            self.accessible.fetch_add(1, Relaxed);
+            return Some(index);
+        }
+        // Nobody has touched it; another time the system may have what it lacks now.
+        self.enqueue(index);
+        None
     }
 
     /// Takes a slot back, after all that are free.
     fn put(&self, index: usize) {
+        if self.guard(self.span(index)) {
+            self.accessible.fetch_sub(1, Relaxed);
+            self.enqueue(index);
+        } else {
+            // Who still has a pointer would write there unnoticed: so nobody gets the slot again, and what is written there
+            // hurts nobody. It stays one of those that are accessible.
+            self.warn_once(NO_GUARD);
+        }
+    }
+
+    /// Enters a slot behind all that are free. One that is too long for the queues is not used again.
+    fn enqueue(&self, index: usize) {
         let pages = self.page(index).pages.load(Relaxed) as usize;
-        self.guard(self.span(index));
         self.slots.with(|slots| {
             let Some(queue) = slots.freed.get_mut(pages) else { return };
             self.page(index).next.store(0, Relaxed);
@@ -313,11 +350,10 @@ impl Lone {
             self.way.store(BY_MARK, Relaxed);
             return true;
         }
-        if self.way.load(Relaxed) == BY_MARK || self.mappings.load(Relaxed) >= MAPPINGS {
+        if self.way.load(Relaxed) == BY_MARK {
             return false;
         }
         self.way.store(BY_ACCESS, Relaxed);
-        self.mappings.fetch_add(1, Relaxed);
         // SAFETY: as above.
         unsafe { os::set_access(span, false) }
     }
@@ -328,17 +364,13 @@ impl Lone {
             // SAFETY: the pages are of the region, and nobody uses them.
             return unsafe { os::remove_guard(span) };
         }
-        self.mappings.fetch_sub(1, Relaxed);
         // SAFETY: as above.
         unsafe { os::set_access(span, true) }
     }
 
-    fn warn_once(&self) {
-        if self.has_warned.swap(1, Relaxed) == 0 {
-            say!(
-                &mut Voice::new(),
-                "stratalloc: page mode: there are no more pages with guards; further blocks have guard bytes around them"
-            );
+    fn warn_once(&self, (bit, what): (u32, &str)) {
+        if self.has_warned.fetch_or(bit, Relaxed) & bit == 0 {
+            say!(&mut Voice::new(), "stratalloc: page mode: {what}");
         }
     }
 
@@ -353,15 +385,26 @@ impl Lone {
         unsafe { self.slots.let_go() };
     }
 
-    /// A stack for a report, which nobody else gets until it is put back; `None` if there is none in half a minute.
+    /// A stack for a report, which nobody else gets until it is put back; `None` if there is none, or it is in use for half a
+    /// minute.
     fn take_stack(&self) -> Option<Span> {
-        (0..30_000).find_map(|_| match self.stack.swap(0, Acquire) {
-            0 => {
-                os::sleep(1);
-                None
+        for _ in 0..PATIENCE {
+            match self.stack.load(Relaxed) {
+                NO_STACK => return None,
+                IN_USE => os::sleep(1),
+                // Acquire: pairs with `put_stack`: nobody is on it any more.
+                at if self.stack.compare_exchange(at, IN_USE, Acquire, Relaxed).is_ok() => {
+                    return Some(Span { at, bytes: STACK });
+                }
+                _ => {}
             }
-            at => Some(Span { at, bytes: STACK }),
-        })
+        }
+        None
+    }
+
+    fn put_stack(&self, stack: Span) {
+        // Release: pairs with `take_stack`.
+        self.stack.store(stack.at, Release);
     }
 
     /// The region and its table, in which addresses of blocks lie.
@@ -389,12 +432,12 @@ impl Hunter {
         turn == 1
     }
 
-    /// A block with pages of its own; `None` where it cannot have any.
+    /// A block with pages of its own, which read zero if it is to be `zeroed`; `None` where it cannot have any.
     #[cold]
     #[inline(never)]
-    pub(super) fn allocate_lone(&self, layout: Layout, event: Event, mark: Mark) -> Option<NonNull<u8>> {
+    pub(super) fn allocate_lone(&self, layout: Layout, event: Event, mark: Mark, zeroed: bool) -> Option<NonNull<u8>> {
         if !self.lone.open() {
-            self.lone.warn_once();
+            self.lone.warn_once(NO_MORE_PAGES);
             return None;
         }
         self.watch_faults();
@@ -405,7 +448,7 @@ impl Hunter {
             return None;
         }
         let Some(index) = self.lone.take(pages) else {
-            self.lone.warn_once();
+            self.lone.warn_once(NO_MORE_PAGES);
             return None;
         };
         let slot = self.lone.span(index);
@@ -418,7 +461,11 @@ impl Hunter {
         let at = NonNull::new(address as *mut u8)?;
         self.lone.page(index).at.store(address, Relaxed);
         self.dress_lone(at, layout, event, mark);
-        // Release: the record and the guards are there; pairs with `state`.
+        if !zeroed {
+            // SAFETY: the block has that many bytes.
+            unsafe { guard::fill(at, layout.size().min(self.hunt().poison), Pattern::Fresh) };
+        }
+        // Release: the record and the guards are there; pairs with the acquire in `state`, `around` and `each`.
         self.lone.page(index).state.store(State::Live as u32, Release);
         Some(at)
     }
@@ -442,8 +489,9 @@ impl Hunter {
         // The stack that a handler has may be small. Who comes second waits for the end of the process.
         match self.lone.take_stack() {
             Some(stack) => {
-                os::on_stack(stack, &mut || self.report_fault(address, at));
-                self.lone.stack.store(stack.at, Release);
+                // SAFETY: it was mapped for this, is nobody's until it is put back, and has room for a report.
+                unsafe { os::on_stack(stack, &mut || self.report_fault(address, at)) };
+                self.lone.put_stack(stack);
             }
             None => self.report_fault(address, at),
         }
@@ -482,3 +530,7 @@ impl Hunter {
         Some((distance, Case { bad: address, ..Case::of(crime, at, Some(facts)) }))
     }
 }
+
+#[cfg(test)]
+#[path = "lone_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use super::stacks::{NEAR, Stacks};
 use super::voice::{Voice, say};
 use crate::config::FRAMES_MAX;
 use crate::os;
-use crate::sync::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::{Acquire, AtomicU32, Relaxed, Release};
 use core::alloc::Layout;
 use core::fmt::Write;
 use core::ptr::NonNull;
@@ -115,8 +115,40 @@ impl Case {
     }
 }
 
+/// How long it is waited for that a thread which frees a block notes that, in milliseconds.
+const NOTE_PATIENCE: u32 = 20;
 /// How long another thread's report is waited for, in milliseconds.
 const PATIENCE: u32 = 30_000;
+
+/// Enters the number of a thread that is to report in `turn`, where nobody's may stand; false if it stands there already. A
+/// report that takes longer than `patience` milliseconds is stuck: its place is taken, by one of those who wait.
+fn take_turn(turn: &AtomicU32, own: u32, patience: u32) -> bool {
+    let (mut other, mut waited) = (0, 0);
+    loop {
+        // Acquire: pairs with `end_turn`: the report before has been told.
+        match turn.compare_exchange(0, own, Acquire, Relaxed) {
+            Ok(_) => return true,
+            Err(now) if now == own => return false,
+            // Relaxed: the one that is stuck hands nothing over.
+            Err(now) if now == other && waited >= patience => {
+                if turn.compare_exchange(now, own, Relaxed, Relaxed).is_ok() {
+                    return true;
+                }
+            }
+            Err(now) if now == other => {
+                os::sleep(1);
+                waited += 1;
+            }
+            Err(now) => (other, waited) = (now, 0),
+        }
+    }
+}
+
+/// Ends what `take_turn` began, if nobody has taken the place meanwhile.
+fn end_turn(turn: &AtomicU32, own: u32) {
+    // Release: pairs with `take_turn`. What fails is not this thread's to release.
+    let _ = turn.compare_exchange(own, 0, Release, Relaxed);
+}
 
 impl Hunter {
     /// Reports, and ends the process, unless it is to go on.
@@ -127,16 +159,13 @@ impl Hunter {
         self.reporting(|voice| self.tell(voice, case, &here));
     }
 
-    /// Runs `tell` as the only report of the process at this time, and ends it, unless it is to go on.
+    /// Runs `tell` as the only report of the process at this time (but for one that is stuck), and ends the process, unless it
+    /// is to go on.
     pub(super) fn reporting(&self, tell: impl FnOnce(&mut Voice)) {
         let own = os::thread_id();
-        for _ in 0..PATIENCE {
-            match self.reporting.compare_exchange(0, own, AcqRel, Acquire) {
-                Ok(_) => break,
-                // Something is wrong with what is reported on.
-                Err(other) if other == own => return,
-                Err(_) => os::sleep(1),
-            }
+        if !take_turn(&self.reporting, own, PATIENCE) {
+            // Something is wrong with what is reported on.
+            return;
         }
         let mut voice = Voice::new();
         tell(&mut voice);
@@ -144,12 +173,12 @@ impl Hunter {
         if !self.hunt().go_on {
             os::abort();
         }
-        // Release: the next report comes after this one.
-        self.reporting.store(0, Release);
+        end_turn(&self.reporting, own);
     }
 
     /// Whether the calling thread is reporting.
     pub(super) fn is_reporting(&self) -> bool {
+        // Relaxed: what a thread wrote itself it sees.
         self.reporting.load(Relaxed) == os::thread_id()
     }
 
@@ -284,11 +313,24 @@ impl Hunter {
     pub(super) fn report_bad_pointer(&self, passed: Passed, state: Option<State>) -> Option<Facts> {
         let at = NonNull::new(passed.at as *mut u8)?;
         let case = match state {
-            Some(State::Held | State::Freed) => Case::of(Crime::DoubleFree, at, self.record(at).read()),
+            Some(State::Held | State::Freed) => Case::of(Crime::DoubleFree, at, self.facts_of_freed(at)),
             _ => self.case_of_nothing(at),
         };
         self.report(&Case { passed: Some(passed), ..case });
         None
+    }
+
+    /// What is recorded of a freed block. Who has freed it may be about to note that: then it is waited for, a little.
+    fn facts_of_freed(&self, at: NonNull<u8>) -> Option<Facts> {
+        let is_noted = |facts: &Facts| facts.freed != Event::default();
+        for _ in 0..NOTE_PATIENCE {
+            let noted = self.record(at).read().filter(is_noted);
+            if noted.is_some() {
+                return noted;
+            }
+            os::sleep(1);
+        }
+        self.record(at).read()
     }
 
     /// What a pointer is to, at which nothing begins.
@@ -426,5 +468,36 @@ pub(super) fn tell_frames(voice: &mut Voice, addresses: impl Iterator<Item = usi
         let _ = symbols.write(address, voice);
         say!(voice, "");
         number += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn a_report_waits_for_the_one_before_and_not_for_its_own() {
+        let turn = AtomicU32::new(0);
+        assert!(take_turn(&turn, 1, PATIENCE) && !take_turn(&turn, 1, PATIENCE));
+        thread::scope(|scope| {
+            let other = scope.spawn(|| take_turn(&turn, 2, PATIENCE));
+            thread::sleep(Duration::from_millis(20));
+            assert_eq!(turn.load(Relaxed), 1);
+            end_turn(&turn, 1);
+            assert!(other.join().is_ok_and(|has_it| has_it) && turn.load(Relaxed) == 2);
+        });
+    }
+
+    #[test]
+    fn who_is_stuck_is_not_waited_for_and_releases_nothing_later() {
+        let turn = AtomicU32::new(0);
+        assert!(take_turn(&turn, 1, 3) && take_turn(&turn, 2, 3));
+        end_turn(&turn, 1);
+        assert_eq!(turn.load(Relaxed), 2);
+        assert!(!take_turn(&turn, 2, 3));
+        end_turn(&turn, 2);
+        assert!(take_turn(&turn, 3, 3));
     }
 }

@@ -1,6 +1,6 @@
 //! A thread that comes when it is summoned, works for a while, and ends: for what must happen after the last call.
 
-use crate::sync::{AcqRel, AtomicU32, AtomicUsize, Relaxed, Release};
+use crate::sync::{Acquire, AtomicU32, AtomicUsize, Relaxed, Release};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
@@ -51,7 +51,7 @@ impl Agent {
             return;
         }
         self.body.store(body as usize, Relaxed);
-        // Release: publishes the body; pairs with the exchange in `summon`.
+        // Release: publishes the body; pairs with the exchange from `AWAY` in `summon`.
         self.state.store(AWAY, Release);
     }
 
@@ -69,10 +69,11 @@ impl Agent {
     pub(crate) fn summon(&self) -> bool {
         match self.state.load(Relaxed) {
             AT_WORK => true,
-            // Acquire: pairs with `enlist`, for the body, and with `leave`, for what the last thread did.
-            AWAY if self.state.compare_exchange(AWAY, AT_WORK, AcqRel, Relaxed).is_ok() => self.begin(),
-            // One that has not left yet stays. If it has left meanwhile, another one is needed.
-            LEAVING => self.state.compare_exchange(LEAVING, AT_WORK, AcqRel, Relaxed).is_ok() || self.summon(),
+            // Acquire: pairs with the release in `enlist`, `leave` and `forget`: the body is there, and the last thread's
+            // work is done. The new thread sees what this one did by being started.
+            AWAY if self.state.compare_exchange(AWAY, AT_WORK, Acquire, Relaxed).is_ok() => self.begin(),
+            // One that has not left yet stays: nothing is handed over. If it has left meanwhile, another one is needed.
+            LEAVING => self.state.compare_exchange(LEAVING, AT_WORK, Relaxed, Relaxed).is_ok() || self.summon(),
             AWAY => true,
             _ => false,
         }
@@ -84,34 +85,38 @@ impl Agent {
         let body = unsafe { core::mem::transmute::<usize, Body>(self.body.load(Relaxed)) };
         let begun = self.thread.start(body);
         if !begun {
-            // Where threads are refused once, they are not asked for again.
+            // Where threads are refused once, they are not asked for again. Relaxed: `NONE` publishes nothing.
             self.state.store(NONE, Relaxed);
         }
         begun
     }
 
-    /// Says, in the thread, that it is about to leave, and then looks around once more.
+    /// Says, in the thread, that it is about to leave, and then looks around once more. (Relaxed: whoever sees it takes over
+    /// nothing. That the look comes later for every processor is the caller's affair.)
     pub(crate) fn dismiss(&self) {
-        self.state.store(LEAVING, Release);
+        self.state.store(LEAVING, Relaxed);
     }
 
     /// Leaves, in the thread, which must end then: the next summons starts another one. False if somebody has summoned it
     /// since it was dismissed.
     pub(crate) fn leave(&self) -> bool {
-        // Release: pairs with the exchange in `summon`: the next thread sees what this one did.
-        self.state.compare_exchange(LEAVING, AWAY, AcqRel, Relaxed).is_ok()
+        // Release: pairs with the exchange from `AWAY` in `summon`: the next thread sees what this one did, and the body that
+        // this one saw.
+        self.state.compare_exchange(LEAVING, AWAY, Release, Relaxed).is_ok()
     }
 
-    /// Takes a dismissal back, in the thread.
+    /// Takes a dismissal back, in the thread, which goes on: nothing is published. Somebody may have done so before.
     pub(crate) fn stay(&self) {
         self.state.store(AT_WORK, Relaxed);
     }
 
-    /// After a fork, in the child: the thread is not here.
+    /// After a fork, in the child: the thread is not here, nor is anybody who was about to start one. Whatever the state was,
+    /// `AT_WORK` and `LEAVING` too, nobody is left to change it: the next summons starts a thread.
     pub(crate) fn forget(&self) {
         self.thread.forget();
         if self.is_enlisted() {
-            self.state.store(AWAY, Relaxed);
+            // Release: pairs with the exchange from `AWAY` in `summon`, as in `enlist`, whose body came with the memory.
+            self.state.store(AWAY, Release);
         }
     }
 }

@@ -78,8 +78,10 @@ fn who_is_dismissed_leaves_unless_somebody_calls() {
     assert!(!agent.leave(), "somebody has called");
     agent.dismiss();
     assert!(agent.leave() && !agent.is_at_work() && agent.is_enlisted());
-    agent.dismiss();
-    agent.forget();
-    assert!(!agent.is_at_work() && agent.is_enlisted(), "a child may summon its own");
-    assert!(!agent.leave(), "{}", format!("{agent:?}"));
+    for was in [Agent::stay, Agent::dismiss] {
+        was(agent);
+        agent.forget();
+        assert!(!agent.is_at_work() && agent.is_enlisted(), "a child may summon its own");
+        assert!(!agent.leave(), "{}", format!("{agent:?}"));
+    }
 }

@@ -69,6 +69,14 @@ pub(super) fn can_read(page: usize) -> bool {
     refused != 0 && errno() == libc::EINVAL
 }
 
+/// Whether the page at `at` is in memory.
+pub(crate) fn is_resident(at: usize) -> bool {
+    let mut state = 0;
+    // SAFETY: one page, one byte; what is not mapped is an error.
+    let known = unsafe { libc::mincore(at as *mut libc::c_void, 1, &raw mut state) } == 0;
+    known && state & 1 != 0
+}
+
 #[cfg(test)]
 #[path = "memory_tests.rs"]
 pub(super) mod tests;

@@ -5,36 +5,43 @@
 #[cfg(all(feature = "std", not(loom)))]
 mod agent;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+mod faults;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 mod files;
 mod fixed;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+mod guards;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+mod maps;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 mod memory;
 #[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
 mod modules;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+mod process;
 #[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
 mod stack;
 #[cfg(all(feature = "std", not(loom)))]
 mod thread_end;
 mod unix;
 
-#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
-mod process;
-
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use agent::sleep;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+pub(crate) use faults::{OnFault, Registers, on_fault, on_stack};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 pub(crate) use files::{File, Room, link_target};
 pub use fixed::Fixed;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
-pub(crate) use memory::copy_from;
+pub(crate) use guards::{install_guard, map_sparse, remove_guard, set_access};
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+pub(crate) use maps::{each_mapping, each_writable_mapping, mapping_around};
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+pub(crate) use memory::{copy_from, is_resident};
 #[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
 pub(crate) use modules::{Found, Module, module_at, program_start};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
-pub(crate) use process::{
-    OnFault, Registers, at_exit, each_writable_mapping, environment, install_guard, is_resident, map_sparse,
-    mapping_around, milliseconds, on_fault, on_stack, page_bytes, remove_guard, say, set_access, thread_id,
-    thread_name, ticks,
-};
+pub(crate) use process::{at_exit, environment, milliseconds, thread_id, thread_name, ticks};
 #[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
 pub(crate) use stack::{readable_until, stack_end};
 #[cfg(all(feature = "std", not(loom)))]
@@ -48,11 +55,13 @@ pub(crate) use unix::at_fork_once;
 pub(crate) use unix::keep_errno;
 #[cfg(any(feature = "allocator-api2", feature = "c-abi"))]
 pub(crate) use unix::map;
+#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+pub(crate) use unix::page_bytes;
 #[cfg(feature = "c-abi")]
 pub(crate) use unix::set_errno;
 #[cfg(any(feature = "allocator-api2", feature = "malloc-debug"))]
 pub(crate) use unix::unmap;
-pub(crate) use unix::{abort, last_words, rest, yield_now};
+pub(crate) use unix::{abort, rest, say, yield_now};
 
 /// The error numbers that C names set.
 #[cfg(feature = "c-abi")]

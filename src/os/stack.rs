@@ -1,6 +1,7 @@
 //! The calling thread's own stack: where it ends, and how much of it can be read.
 
 use super::memory::{PAGE, Piece, can_read, id, piece, read};
+use super::process::thread_id;
 use super::unix::keep_errno;
 use core::ptr::null_mut;
 
@@ -48,9 +49,7 @@ pub(crate) fn stack_end() -> Option<usize> {
 
 /// Whether the thread is the one that the program began with, or a fork left.
 fn is_first_thread() -> bool {
-    // SAFETY: no preconditions.
-    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
-    thread == i64::from(id())
+    thread_id() == id().unsigned_abs()
 }
 
 /// Where the kernel wrote the program's name, above all that is on the first stack.

@@ -148,9 +148,7 @@ impl Default for Mmap {
 // outside of it, or at its first page, is unmapped again; MADV_DONTNEED makes private anonymous pages read zero.
 unsafe impl Source for Mmap {
     fn page_size(&self) -> usize {
-        // SAFETY: no preconditions.
-        let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        usize::try_from(bytes).unwrap_or(0)
+        page_bytes()
     }
 
     fn window(&self) -> Option<Span> {
@@ -244,6 +242,13 @@ unsafe impl Source for Mmap {
             Relocation::Lost
         }
     }
+}
+
+/// Bytes in a page; 0 if the system does not say.
+pub(crate) fn page_bytes() -> usize {
+    // SAFETY: no preconditions.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(0)
 }
 
 /// The number of the last error of this thread.
@@ -367,10 +372,27 @@ pub(crate) fn yield_now() {
     let _ = unsafe { libc::sched_yield() };
 }
 
-/// Writes `line` to file descriptor 2, as much as it takes.
-pub(crate) fn last_words(line: &str) {
-    // SAFETY: the text is valid for its length. There is nobody to tell if the write fails.
-    let _ = unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
+/// How often, a millisecond each time, a file descriptor 2 that takes nothing is waited for.
+const PATIENCE: u32 = 1000;
+
+/// Writes all of `bytes` to file descriptor 2, and waits if it is a pipe that is full. (By the system call itself: the C
+/// library's function is a point at which the thread may be cancelled.)
+pub(crate) fn say(mut bytes: &[u8]) {
+    let mut refusals = 0;
+    while !bytes.is_empty() && refusals < PATIENCE {
+        // SAFETY: the bytes are valid.
+        let count = unsafe { libc::syscall(libc::SYS_write, 2, bytes.as_ptr(), bytes.len()) };
+        match usize::try_from(count) {
+            Ok(count) if count > 0 => bytes = bytes.get(count..).unwrap_or_default(),
+            // A signal came, or the pipe does not wait by itself.
+            Err(_) if [libc::EINTR, libc::EAGAIN].contains(&errno()) => {
+                refusals += 1;
+                pause(1_000_000);
+            }
+            // There is nobody to tell.
+            _ => return,
+        }
+    }
 }
 
 /// Ends the process by SIGABRT.

@@ -101,7 +101,15 @@ unsafe fn make(error: &str, block: Layout, number: usize) {
                 write_a_byte(end.add(number - 1), 0);
                 free_the_block(at, block);
             }
-            "overflow-unfreed" => write_a_byte(end, 1),
+            "overflow-unfreed" => write_a_byte(end, 0),
+            "underflow-unfreed" => write_a_byte(at.sub(1), 0),
+            "overflow-many" => {
+                for _ in 0..number {
+                    let other = make_the_block(block);
+                    write_a_byte(other.add(block.size()), 0);
+                    free_the_block(other, block);
+                }
+            }
             "underflow" => {
                 write_a_byte(at.sub(number), 0);
                 free_the_block(at, block);
@@ -119,6 +127,11 @@ unsafe fn make(error: &str, block: Layout, number: usize) {
                 free_the_block(at, block);
                 let byte = read_a_byte(at);
                 println!("read {byte:x}");
+            }
+            "read-unwritten" => {
+                let bytes = [at, at.add(number - 1), at.add(number), end.sub(1)].map(|at| read_a_byte(at));
+                println!("read {bytes:x?}");
+                free_the_block(at, block);
             }
             "read-behind" => {
                 black_box(read_a_byte(end));
@@ -161,10 +174,17 @@ unsafe fn make(error: &str, block: Layout, number: usize) {
             "unmapped" => free_the_block(0x1000 as *mut u8, block),
             "guard-pointer" => free_the_block(at.sub(8), block),
             "other-heap" => make_in_another_heap(block, |at| free_the_block(at, block)),
+            "realloc-other-heap" => make_in_another_heap(block, |at| {
+                black_box(realloc(at, block, 100));
+            }),
+            "to-another-heap" => free_to_another_heap(at, block),
             "wrong-size" => free_the_block(at, layout(block.size() + number, block.align())),
             "wrong-align" => free_the_block(at, layout(block.size(), block.align() * 2)),
             "realloc-wrong-size" => {
                 black_box(realloc(at, layout(block.size() + 1, block.align()), 100));
+            }
+            "realloc-wrong-align" => {
+                black_box(realloc(at, layout(block.size(), block.align() * 2), 100));
             }
             "realloc-freed" => {
                 free_the_block(at, block);
@@ -176,11 +196,10 @@ unsafe fn make(error: &str, block: Layout, number: usize) {
                 free_the_block(fresh, layout(block.size() * 2, block.align()));
             }
             "record" => {
-                for distance in 9..30 {
-                    write_a_byte(at.sub(distance), 0x41);
-                }
+                write_over_the_record(at);
                 free_the_block(at, block);
             }
+            "record-unfreed" => write_over_the_record(at),
             "link" => break_a_link(at, block),
             "leak" => lose(number, block),
             "no-leak" => keep(at, block),
@@ -191,8 +210,16 @@ unsafe fn make(error: &str, block: Layout, number: usize) {
             }
             "check" => {
                 write_a_byte(end, 0);
-                println!("{}", Stratalloc::check().expect_err("damage"));
-                libc::_exit(0);
+                print_damage();
+            }
+            "check-freed" => {
+                free_the_block(at, block);
+                write_a_byte(at, 0);
+                print_damage();
+            }
+            "check-record" => {
+                write_over_the_record(at);
+                print_damage();
             }
             "assert-no-leaks" => {
                 Stratalloc::assert_no_leaks(|| drop(vec![1; 100]));
@@ -228,6 +255,28 @@ unsafe fn make(error: &str, block: Layout, number: usize) {
             other => panic!("no error is called {other}"),
         }
     }
+}
+
+/// Writes over a part of what is recorded of a block.
+unsafe fn write_over_the_record(at: *mut u8) {
+    // SAFETY: none.
+    (9..30).for_each(|distance| unsafe { write_a_byte(at.sub(distance), 0x41) });
+}
+
+/// Says what an audit finds, and exits without another one.
+fn print_damage() -> ! {
+    println!("{}", Stratalloc::check().expect_err("damage"));
+    // SAFETY: no preconditions.
+    unsafe { libc::_exit(0) }
+}
+
+#[inline(never)]
+unsafe fn free_to_another_heap(at: *mut u8, block: Layout) {
+    use allocator_api2::alloc::Allocator;
+    let heap = stratalloc::Heap::new().expect("a heap");
+    // SAFETY: none.
+    unsafe { heap.deallocate(std::ptr::NonNull::new(at).expect("a block"), block) };
+    black_box(&heap);
 }
 
 #[inline(never)]

@@ -87,10 +87,9 @@ impl Symbols {
 impl Module {
     fn load(instruction: usize) -> Option<Self> {
         let mut room = Room::new(NAME + WIDTH)?;
+        // Behind the name the room stays zero.
         let (name, buffer) = room.bytes().split_at_mut(NAME);
         let mapping = maps::find(instruction, buffer, &mut name[..NAME - 1])?;
-        // What stands behind the name is of the lines before.
-        name[mapping.name] = 0;
         let image = open(name, buffer)
             .filter(|file| is_same(file, mapping.offset_of(instruction), instruction))
             .and_then(|file| Image::new(file, buffer));

@@ -92,7 +92,7 @@ fn paths_are_shortened() {
     for (long, short) in [
         ("/rustc/0123abc/library/core/src/ops", "library/core/src/ops"),
         ("/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/regex-1.1/src", "regex-1.1/src"),
-        ("/home/me/work/src", "/home/me/work/src"),
+        ("/home/me/code/src", "/home/me/code/src"),
         ("src", "src"),
         ("/rustc/0123abc", ""),
     ] {

@@ -1,10 +1,9 @@
-#![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "stacks of a test's own; a measurement")]
+#![expect(clippy::disallowed_methods, reason = "stacks of a test's own")]
 
 use super::unwind::walk_by_tables;
 use super::{Context, Frame, Stack, Symbols, walk};
 use core::hint::black_box;
 use std::cell::RefCell;
-use std::time::Instant;
 
 /// Frames from the caller on.
 #[inline(never)]
@@ -321,61 +320,4 @@ fn errno_is_kept() {
     black_box(name(3));
     // SAFETY: this thread's.
     assert_eq!(unsafe { number.read() }, 77);
-}
-
-#[inline(never)]
-fn deep(depth: usize, at_end: &mut dyn FnMut()) {
-    if depth == 0 {
-        at_end()
-    } else {
-        deep(depth - 1, black_box(&mut *at_end))
-    }
-    black_box(depth);
-}
-
-/// Nanoseconds for one run of `work`: the least of many batches, whatever else the machine does.
-fn nanoseconds(batch: u32, work: &mut dyn FnMut()) -> f64 {
-    let times = (0..300).map(|_| {
-        let begin = Instant::now();
-        (0..batch).for_each(|_| work());
-        begin.elapsed().as_nanos() as f64 / f64::from(batch)
-    });
-    times.fold(f64::INFINITY, f64::min)
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn what_a_walk_costs() {
-    for room in [1, 16, 64] {
-        let (mut known, mut unknown) = (0.0, 0.0);
-        deep(80, &mut || {
-            let (mut stack, mut frames) = (Stack::unknown(), vec![Frame::NONE; room]);
-            known = nanoseconds(1000, &mut || {
-                black_box(walk(&Context::here(), &mut stack, &mut frames));
-            });
-            unknown = nanoseconds(100, &mut || {
-                black_box(walk(&Context::here(), &mut Stack::unknown(), &mut frames));
-            });
-        });
-        println!("{room} frames: {known:.1} ns, on a stack not yet known {unknown:.0} ns");
-    }
-    let mut random = 9;
-    let lookup = nanoseconds(100, &mut || {
-        black_box(super::tables::find(code(&mut random)));
-    });
-    println!("a rule that is not known: {lookup:.0} ns");
-    let at = &raw const random as usize;
-    let copy = nanoseconds(100, &mut || {
-        black_box(crate::os::copy_from(at, &mut [0; 1024]));
-    });
-    println!("a copy of 1 KiB: {copy:.0} ns");
-    let (mut symbols, mut named) = (Symbols::new(), String::new());
-    let mut name = |instruction| {
-        let begin = Instant::now();
-        symbols.write(instruction, &mut named).expect("a string takes everything");
-        begin.elapsed()
-    };
-    let here = what_a_walk_costs as fn() as usize;
-    println!("the first name: {:?}", name(here + 1));
-    println!("more of the same file: {:?}", (0..20).map(|n| name(here + 5000 * n)).sum::<std::time::Duration>() / 20);
 }

@@ -5,7 +5,7 @@ use crate::os::{copy_from, readable_until, stack_end};
 
 /// What a walk reads.
 pub(super) trait Words {
-    /// The word at `at`, if it can be read.
+    /// The word at `at`, if that is aligned and all of it can be read: so each slot of a walk is.
     fn word(&mut self, at: usize) -> Option<usize>;
 }
 
@@ -19,7 +19,7 @@ const PAGE: usize = 4096;
 /// readable. Stacks of another kind, of coroutines and signal handlers, are not kept here.
 #[derive(Debug)]
 pub(crate) struct Stack {
-    /// Each page from `low` on and below `high` can be read. Both are 0, or multiples of 8.
+    /// Each page from `low` on and below `high` can be read. Both are 0, or multiples of 8, and apart.
     low: usize,
     high: usize,
     /// A page that could not be read, above a stack of another kind: what lies below it is not this stack.
@@ -38,10 +38,10 @@ impl Stack {
         sp >= self.low && sp < self.high
     }
 
-    /// Whether every word from `sp`, where the thread's stack ends now, to `last` can be read.
+    /// Whether every word from `sp`, where the thread's stack ends now, to the one at `last` can be read, all of that, too.
     #[inline(always)]
     pub(crate) const fn reaches(&self, sp: usize, last: usize) -> bool {
-        self.holds(sp) && last < self.high
+        self.holds(sp) && last <= self.high - size_of::<usize>()
     }
 
     /// The word at `slot`, which a walk of this thread has named, while the thread's stack ends at `sp`; `None` if it is
@@ -136,6 +136,9 @@ impl Copied {
 
 impl Words for Copied {
     fn word(&mut self, at: usize) -> Option<usize> {
+        if !at.is_multiple_of(align_of::<usize>()) {
+            return None;
+        }
         if let Some(word) = self.direct.word(at).or_else(|| self.kept(at)) {
             return Some(word);
         }
@@ -146,3 +149,7 @@ impl Words for Copied {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "words_tests.rs"]
+mod tests;
