@@ -58,14 +58,18 @@ fn end() {
 
 /// The calling thread's trail, which `make` makes if there is none; `None` before the thread has a cache, and after its end.
 #[cfg(feature = "malloc-debug")]
-#[inline]
+#[inline(always)]
 pub(crate) fn trail(make: impl FnOnce() -> Option<&'static Trail>) -> Option<&'static Trail> {
-    own_trail(|own| {
-        if own.get().is_none() && with_cache(Cache::is_live) {
-            own.set(make());
-        }
-        own.get()
-    })
+    own_trail(Cell::get).or_else(|| begin_trail(make))
+}
+
+#[cfg(feature = "malloc-debug")]
+#[cold]
+#[inline(never)]
+fn begin_trail(make: impl FnOnce() -> Option<&'static Trail>) -> Option<&'static Trail> {
+    let trail = with_cache(Cache::is_live).then(make).flatten();
+    own_trail(|own| own.set(trail));
+    trail
 }
 
 #[cfg(feature = "malloc-debug")]

@@ -418,7 +418,7 @@ fn as_much_is_held_back_as_is_wanted() {
         said.stderr[said.stderr.find("  noticed by ").expect("it is said")..].contains("hunted::free_others+")
     };
     // 20,000 other blocks are freed behind the one that was written: it leaves among them, or when the process exits.
-    assert!(noticed("") && noticed("blocks=30000,quarantine=1m") && !noticed("blocks=30000"));
+    assert!(noticed("") && noticed("blocks=30000,quarantine=100k") && !noticed("blocks=30000,quarantine=8m"));
     // What is not held back is the heap's at once.
     run("quarantine=0", "write-after-free 24 8 2").is_silent();
     run("blocks=0", "write-after-free 24 8 2").is_silent();

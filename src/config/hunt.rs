@@ -24,7 +24,7 @@ pub enum Side {
 /// | [`Hunt::sweep`] | `sweep=N` | 0, never |
 /// | [`Hunt::leaks`] | `leaks` | no |
 /// | [`Hunt::go_on`] | `continue` | no |
-/// | [`Hunt::quarantine`] | `quarantine=BYTES`, `blocks=N` | 8 MiB, 16384 |
+/// | [`Hunt::quarantine`] | `quarantine=BYTES`, `blocks=N` | 1 MiB, 16384 |
 /// | [`Hunt::poison`] | `poison=BYTES` | 64 KiB |
 /// | [`Hunt::frames`] | `frames=N` | 16 |
 /// | [`Hunt::sizes`] | `min=BYTES`, `max=BYTES` | all |
@@ -57,7 +57,7 @@ pub(crate) const BLOCKS_MAX: usize = 1 << 20;
 const BYTES_MAX: usize = 1 << 40;
 
 impl Hunt {
-    /// Guards around every block, backtraces of 16 frames, and a quarantine of 8 MiB or 16,384 blocks.
+    /// Guards around every block, backtraces of 16 frames, and a quarantine of 1 MiB or 16,384 blocks.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Hunt {
             sweep: 0,
             leaks: false,
             go_on: false,
-            quarantine_bytes: 8 << 20,
+            quarantine_bytes: 1 << 20,
             quarantine_blocks: 16 << 10,
             poison: 64 << 10,
             frames: 16,
@@ -142,15 +142,15 @@ impl Hunt {
     /// When `bytes` is above 1 TiB or `blocks` above 1,048,576 (at compile time, in a `const`).
     #[must_use]
     pub const fn quarantine(mut self, bytes: usize, blocks: usize) -> Self {
-        assert!(bytes <= BYTES_MAX, "Hunt::quarantine: at most 1 TiB; 8 << 20 is a good value");
+        assert!(bytes <= BYTES_MAX, "Hunt::quarantine: at most 1 TiB; 1 << 20 is a good value");
         assert!(blocks <= BLOCKS_MAX, "Hunt::quarantine: at most 1,048,576 blocks; 16 << 10 is a good value");
         self.quarantine_bytes = bytes;
         self.quarantine_blocks = blocks;
         self
     }
 
-    /// How many bytes at the begin of a block are filled with a pattern, when it is allocated and when it is freed. The
-    /// default is 64 KiB.
+    /// How many bytes at the begin of a block are filled with a pattern, when it is allocated and when it is freed: the first
+    /// 512 wholly, and of the others 64 in each 512. The default is 64 KiB.
     #[must_use]
     pub const fn poison(mut self, bytes: usize) -> Self {
         self.poison = bytes;

@@ -48,7 +48,7 @@ impl Hunter {
             return None;
         }
         // SAFETY: the block has that many bytes, and is nobody's.
-        let index = unsafe { guard::first_changed(at, poisoned, Pattern::Freed) }?;
+        let index = unsafe { guard::first_changed(at, poisoned, Pattern::Poison) }?;
         let bad = at.as_ptr() as usize + index;
         Some(Case { bad, guard: (at, poisoned), ..Case::of(Crime::WrittenAfterFree, at, Some(*facts)) })
     }

@@ -4,7 +4,7 @@
 //! No two blocks begin within 64 bytes: each has its record before it and guards on both sides (`guard.rs`).
 
 use crate::os::{self, Span};
-use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU8, Relaxed, Release};
+use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU8, AtomicUsize, Relaxed, Release};
 use core::ptr::null_mut;
 
 /// Bytes that share a byte here.
@@ -43,6 +43,9 @@ impl State {
 pub(super) struct Begins {
     /// `LEAVES` pointers to leaves; null before the first block.
     root: AtomicPtr<AtomicPtr<AtomicU8>>,
+    /// No leaf is below or above these.
+    lowest: AtomicUsize,
+    highest: AtomicUsize,
 }
 
 /// The byte of a block that begins at `address` and is in `state`.
@@ -58,21 +61,33 @@ fn begin(address: usize, byte: u8) -> usize {
 /// Nothing begins in `base` to `end` any more, which share `leaf`.
 #[inline]
 fn forget(leaf: *const AtomicU8, base: usize, end: usize) {
-    let mut unit = base / UNIT * UNIT;
-    while unit < end {
+    let (mut unit, last) = (base / UNIT, (end - 1) / UNIT);
+    // Most of it is zero, and looked at eight units at a step.
+    while unit + 8 <= last {
+        let eight = leaf.wrapping_add(unit % LEAF).cast::<[u8; 8]>();
         // SAFETY: a leaf has a byte for each of its units, for good.
-        let cell = unsafe { &*leaf.wrapping_add(unit % LEAF_SPAN / UNIT) };
-        let byte = cell.load(Relaxed);
-        if byte != 0 && (base..end).contains(&begin(unit, byte)) {
-            cell.store(0, Relaxed);
+        if unsafe { eight.read_volatile() } != [0; 8] {
+            (unit..unit + 8).for_each(|unit| forget_unit(leaf, unit, base, end));
         }
-        unit += UNIT;
+        unit += 8;
+    }
+    (unit..=last).for_each(|unit| forget_unit(leaf, unit, base, end));
+}
+
+/// Nothing begins in a unit any more that lies from `base` to `end`.
+#[inline(always)]
+fn forget_unit(leaf: *const AtomicU8, unit: usize, base: usize, end: usize) {
+    // SAFETY: a leaf has a byte for each of its units, for good.
+    let cell = unsafe { &*leaf.wrapping_add(unit % LEAF) };
+    let byte = cell.load(Relaxed);
+    if byte != 0 && (base..end).contains(&begin(unit * UNIT, byte)) {
+        cell.store(0, Relaxed);
     }
 }
 
 impl Begins {
     pub(super) const fn new() -> Self {
-        Self { root: AtomicPtr::new(null_mut()) }
+        Self { root: AtomicPtr::new(null_mut()), lowest: AtomicUsize::new(LEAVES), highest: AtomicUsize::new(0) }
     }
 
     /// Makes room for the pointers; false without memory.
@@ -89,7 +104,7 @@ impl Begins {
 
     /// Gives all memory back, of begins that nobody else knows.
     pub(super) fn close(self) {
-        let leaves = (0..LEAVES).filter_map(|leaf| Some(self.place(leaf * LEAF_SPAN)?.load(Acquire)));
+        let leaves = self.indices().filter_map(|leaf| Some(self.place(leaf * LEAF_SPAN)?.load(Acquire)));
         leaves.filter(|leaf| !leaf.is_null()).for_each(|leaf| os::unmap(Span { at: leaf as usize, bytes: LEAF }));
         os::unmap(Span { at: self.root.load(Acquire) as usize, bytes: LEAVES * size_of::<AtomicPtr<AtomicU8>>() });
     }
@@ -130,6 +145,9 @@ impl Begins {
     #[cold]
     fn make_leaf(&self, address: usize) -> Option<&AtomicU8> {
         let (place, fresh) = (self.place(address)?, os::map_sparse(LEAF)?);
+        // Before the leaf is there: whoever looks at all of them finds it once a block is noted in it.
+        self.lowest.fetch_min(address / LEAF_SPAN, Relaxed);
+        self.highest.fetch_max(address / LEAF_SPAN, Relaxed);
         // Release: publishes the mapping; pairs with `cell`.
         if place.compare_exchange(null_mut(), fresh.at as *mut AtomicU8, AcqRel, Acquire).is_err() {
             os::unmap(fresh);
@@ -226,13 +244,18 @@ impl Begins {
         })
     }
 
+    /// Where there may be leaves.
+    fn indices(&self) -> core::ops::RangeInclusive<usize> {
+        self.lowest.load(Relaxed)..=self.highest.load(Relaxed)
+    }
+
     /// Runs `visit` for each block that is there now, until it says that this is enough. O(pages of leaves).
     pub(super) fn each(&self, mut visit: impl FnMut(usize, State) -> bool) {
         let root = self.root.load(Acquire);
         if root.is_null() {
             return;
         }
-        for index in 0..LEAVES {
+        for index in self.indices() {
             // SAFETY: there are that many places. Acquire: pairs with `make_leaf`.
             let leaf = unsafe { &*root.wrapping_add(index) }.load(Acquire);
             if !leaf.is_null() && !each_in(leaf, index * LEAF_SPAN, &mut visit) {

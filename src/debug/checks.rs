@@ -3,7 +3,7 @@
 use super::begins::State;
 use super::guard::{self, Pattern};
 use super::hunter::{Hunter, record_before};
-use super::record::{Event, FREED, Facts, Mark};
+use super::record::{Event, Facts, Mark};
 use super::report::{Case, Crime, Passed};
 use super::trail::Trail;
 use core::alloc::Layout;
@@ -18,7 +18,7 @@ impl Hunter {
         unsafe { guard::surround(at, layout.size()) };
         if !zeroed {
             // SAFETY: the block has that many bytes.
-            unsafe { guard::fill(at, layout.size().min(self.hunt().poison), Pattern::Fresh) };
+            unsafe { guard::poison_fresh(at, layout.size().min(self.hunt().poison)) };
         }
     }
 
@@ -62,7 +62,7 @@ impl Hunter {
         if let Err(state) = self.lone.take_back(passed.at) {
             self.report_bad_pointer(passed, state);
         } else if let Some(facts) = self.look_closely(at, passed) {
-            self.record(at).note_free(&facts, self.event(trail, facts.layout.size(), FREED));
+            self.record(at).note_free(&facts, self.event(trail, facts.layout.size()));
             self.lone.retire(passed.at);
         }
     }
@@ -84,7 +84,7 @@ impl Hunter {
             // SAFETY: the guards lie around each block.
             let around = unsafe { guard::is_surrounded(at, size) };
             // SAFETY: the block has that many bytes, and is nobody's.
-            if around && unsafe { guard::is_filled(at, size.min(self.hunt().poison), Pattern::Freed) } {
+            if around && unsafe { guard::is_filled(at, size.min(self.hunt().poison), Pattern::Poison) } {
                 return Some(facts.layout);
             }
         }

@@ -3,7 +3,7 @@
 use super::begins::State;
 use super::guard::{self, BACK, Pattern, lead, padded};
 use super::hunter::{GUARDS, Hunter, OFF, PAGES, now, record_before};
-use super::record::{ALLOCATED, Event, FREED, Mark};
+use super::record::Mark;
 use super::report::{Call, Passed};
 use super::trail::{Held, Trail};
 use crate::config::Hunt;
@@ -74,15 +74,19 @@ impl<B: Blocks> Guarded<'_, B> {
     #[inline(never)]
     fn allocate_chosen(&self, layout: Layout, zeroed: bool) -> *mut u8 {
         let trail = self.call();
-        let event = self.hunter.event(trail, layout.size(), ALLOCATED);
-        let mark = self.mark(trail);
-        match self.hunter.allocate_lone(layout, event, mark, zeroed) {
-            Some(at) => at.as_ptr(),
-            None => {
-                self.hunter.has_others.store(1, Relaxed);
-                self.allocate_guarded(layout, zeroed, event, mark)
-            }
+        if let Some(at) = self.allocate_lone(layout, zeroed, trail) {
+            return at.as_ptr();
         }
+        self.hunter.has_others.store(1, Relaxed);
+        self.allocate_guarded(layout, zeroed, trail)
+    }
+
+    /// A block with pages of its own; `None` if it cannot have any.
+    #[cold]
+    #[inline(never)]
+    fn allocate_lone(&self, layout: Layout, zeroed: bool, trail: Option<&Trail>) -> Option<NonNull<u8>> {
+        let event = self.hunter.event(trail, layout.size());
+        self.hunter.allocate_lone(layout, event, self.mark(trail), zeroed)
     }
 
     /// Whether the block at `at` is guarded.
@@ -97,28 +101,24 @@ impl<B: Blocks> Guarded<'_, B> {
 
     #[inline]
     fn allocate(&self, layout: Layout, zeroed: bool) -> *mut u8 {
-        let hunter = self.hunter;
         let trail = self.begun();
-        let event = hunter.event(trail, layout.size(), ALLOCATED);
-        let mark = self.mark(trail);
-        if let Some(trail) = trail
-            && hunter.is_turn_of_lone(trail)
-            && let Some(at) = hunter.allocate_lone(layout, event, mark, zeroed)
+        if trail.is_some_and(|trail| self.hunter.is_turn_of_lone(trail))
+            && let Some(at) = self.allocate_lone(layout, zeroed, trail)
         {
             return at.as_ptr();
         }
-        self.allocate_guarded(layout, zeroed, event, mark)
+        self.allocate_guarded(layout, zeroed, trail)
     }
 
     /// A block with guards.
     #[inline]
-    fn allocate_guarded(&self, layout: Layout, zeroed: bool, event: Event, mark: Mark) -> *mut u8 {
+    fn allocate_guarded(&self, layout: Layout, zeroed: bool, trail: Option<&Trail>) -> *mut u8 {
         let hunter = self.hunter;
         let Some(padded) = padded(layout) else { return null_mut() };
         let Some(base) = self.ask(padded, zeroed) else { return null_mut() };
         // SAFETY: inside what was asked for.
         let at = unsafe { base.add(lead(layout.align())) };
-        hunter.dress(at, layout, event, mark, zeroed);
+        hunter.dress(at, layout, hunter.event(trail, layout.size()), self.mark(trail), zeroed);
         let from = base.as_ptr() as usize;
         if !hunter.begins.enter(at.as_ptr() as usize, from, from + padded.size()) {
             // SAFETY: allocated above for the layout.
@@ -129,13 +129,16 @@ impl<B: Blocks> Guarded<'_, B> {
     }
 
     /// Asks the inner heap for a block, again if need be when nothing is held back any more.
-    #[inline]
+    #[inline(always)]
     fn ask(&self, padded: Layout, zeroed: bool) -> Option<NonNull<u8>> {
-        let ask = || NonNull::new(self.plain(padded, zeroed));
-        ask().or_else(|| {
-            self.drain();
-            ask()
-        })
+        NonNull::new(self.plain(padded, zeroed)).or_else(|| self.ask_again(padded, zeroed))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask_again(&self, padded: Layout, zeroed: bool) -> Option<NonNull<u8>> {
+        self.drain();
+        NonNull::new(self.plain(padded, zeroed))
     }
 
     /// Counts a call of the calling thread, which asks for a block: its trail.
@@ -163,21 +166,24 @@ impl<B: Blocks> Guarded<'_, B> {
         let trail = self.hunter.trail()?;
         let calls = trail.calls.get().wrapping_add(1);
         trail.calls.set(calls);
-        if calls % CLOCK_EVERY == 1 {
-            self.look_at_clock(trail);
-        }
-        let every = self.hunter.hunt().sweep;
-        if every != 0 && calls.is_multiple_of(every) {
-            self.hunter.sweep();
+        if calls == trail.due.get() {
+            self.tick(trail, calls);
         }
         Some(trail)
     }
 
+    /// Looks at the clock, and sees to what is to be done from time to time.
     #[inline(never)]
-    fn look_at_clock(&self, trail: &Trail) {
+    fn tick(&self, trail: &Trail, calls: u32) {
         trail.time.set(now());
-        if trail.calls.get() % NAME_EVERY == 1 {
+        if calls % NAME_EVERY == 1 {
             self.hunter.threads.refresh(trail.number.get());
+        }
+        let every = self.hunter.hunt().sweep;
+        let until_sweep = if every == 0 { CLOCK_EVERY } else { every - calls % every };
+        trail.due.set(calls.wrapping_add(until_sweep.min(CLOCK_EVERY - (calls - 1) % CLOCK_EVERY)));
+        if every != 0 && calls.is_multiple_of(every) {
+            self.hunter.sweep();
         }
     }
 
@@ -185,7 +191,7 @@ impl<B: Blocks> Guarded<'_, B> {
     #[inline]
     fn release(&self, at: NonNull<u8>, layout: Option<Layout>, call: Call) {
         let hunter = self.hunter;
-        let trail = self.call();
+        let trail = self.begun();
         let passed = Passed { call, at: at.as_ptr() as usize, layout: layout.map(whole), heap: self.number };
         if hunter.lone.has(passed.at) {
             return hunter.release_lone(at, passed, trail);
@@ -196,9 +202,9 @@ impl<B: Blocks> Guarded<'_, B> {
         }
         let Some(facts) = hunter.check_live(at, passed) else { return };
         let size = facts.layout.size();
-        record_before(at).note_free(&facts, hunter.event(trail, size, FREED));
+        record_before(at).note_free(&facts, hunter.event(trail, size));
         // SAFETY: the block has that many bytes, and nobody else has it any more.
-        unsafe { guard::fill(at, size.min(hunter.hunt().poison), Pattern::Freed) };
+        unsafe { guard::fill(at, size.min(hunter.hunt().poison), Pattern::Poison) };
         self.retire(Held { address: passed.at, bytes: lead(facts.layout.align()) + size + BACK }, size, trail);
     }
 

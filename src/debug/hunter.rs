@@ -184,14 +184,13 @@ impl Hunter {
 
     /// What a record says of a call for a block of `size` bytes.
     #[inline]
-    pub(super) fn event(&self, trail: Option<&Trail>, size: usize, kind: usize) -> Event {
+    pub(super) fn event(&self, trail: Option<&Trail>, size: usize) -> Event {
         let Some(trail) = trail else {
             return Event { time: now(), ..Event::default() };
         };
         let hunt = self.hunt();
         let is_watched = hunt.frames > 0 && hunt.is_watched(size) && !trail.is_unwatched.get();
-        let stack =
-            if is_watched { trail.memory.capture(&self.stacks, hunt.frames, kind, trail.time.get()) } else { 0 };
+        let stack = if is_watched { trail.memory.capture(&self.stacks, hunt.frames, trail.time.get()) } else { 0 };
         Event { stack, thread: trail.number.get(), time: trail.time.get() }
     }
 

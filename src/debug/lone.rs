@@ -463,7 +463,7 @@ impl Hunter {
         self.dress_lone(at, layout, event, mark);
         if !zeroed {
             // SAFETY: the block has that many bytes.
-            unsafe { guard::fill(at, layout.size().min(self.hunt().poison), Pattern::Fresh) };
+            unsafe { guard::fill(at, layout.size().min(self.hunt().poison), Pattern::Poison) };
         }
         // Release: the record and the guards are there; pairs with the acquire in `state`, `around` and `each`.
         self.lone.page(index).state.store(State::Live as u32, Release);

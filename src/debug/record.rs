@@ -16,10 +16,6 @@ pub(super) struct Event {
     pub(super) time: u32,
 }
 
-/// Kinds of events, by which `stacks.rs` tells who calls.
-pub(super) const ALLOCATED: usize = 0;
-pub(super) const FREED: usize = 1;
-
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -70,10 +66,8 @@ impl Record {
     #[inline(always)]
     fn check(&self, shape: u32, size: u64, stacks: u64, threads: u64) -> u32 {
         let at = core::ptr::from_ref(self) as u64;
-        let mixed = (size ^ at).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            ^ stacks.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
-            ^ threads.wrapping_mul(0x1656_67b1_9e37_79f9)
-            ^ u64::from(shape).wrapping_mul(0x27d4_eb2f_1656_67c5);
+        let mixed = (size ^ at).wrapping_add(stacks.rotate_left(17)) ^ threads.rotate_left(40) ^ u64::from(shape);
+        let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // Never 0: memory that reads zero is no record.
         (mixed >> 32) as u32 | 1
     }

@@ -105,13 +105,13 @@ impl Case {
 
     /// The pattern that the guard has.
     fn pattern(&self) -> Pattern {
-        if self.crime == Crime::WrittenAfterFree { Pattern::Freed } else { Pattern::Guard }
+        if self.crime == Crime::WrittenAfterFree { Pattern::Poison } else { Pattern::Guard }
     }
 
     fn is_changed(&self, index: usize) -> bool {
         let (at, bytes) = self.guard;
         // SAFETY: the guard was read to find the bad byte.
-        index < bytes && unsafe { at.as_ptr().wrapping_add(index).read() } != guard::expected(at, index, self.pattern())
+        index < bytes && unsafe { guard::is_changed(at, index, bytes, self.pattern()) }
     }
 }
 

@@ -6,7 +6,7 @@
 //! differ far from where they end; if there are too many of them some are taken for one that was walked before, which has
 //! the same depth and the same innermost frames, and their numbers say so.
 
-use super::frames::{Context, Frame, Stack, walk};
+use super::frames::{Context, Frame, Stack, stack_pointer, walk};
 use crate::config::FRAMES_MAX;
 use crate::lock::{Locked, Rank, Spin};
 use crate::os;
@@ -83,7 +83,7 @@ impl Stacks {
         if frames.is_empty() || places.is_null() {
             return 0;
         }
-        let hash = frames.iter().fold(frames.len() as u64, |hash, frame| mix(hash, frame.address));
+        let hash = mix(frames.iter().map(|frame| frame.address)) >> 32;
         let count = self.room.load(Relaxed) / WORDS_TO_A_PLACE;
         for probe in 0..PROBES {
             // SAFETY: there are that many places.
@@ -120,7 +120,7 @@ impl Stacks {
             let there = place.load(Relaxed);
             let (number, room) = (*used, self.room.load(Relaxed));
             // The last room is for the innermost frames alone, of which there are not so many.
-            let frames = if number >= room / 8 * 7 { &frames[..frames.len().min(TELLING + NEAR)] } else { frames };
+            let frames = if number >= room / 8 * 7 { &frames[..frames.len().min(FIRST + NEAR)] } else { frames };
             if there != 0 || number + frames.len() >= room {
                 return there;
             }
@@ -155,7 +155,7 @@ const SET: usize = 4;
 const COMPARED: usize = 16;
 /// Innermost callers of this crate by which a stack is taken for another, where recursion makes new ones faster than they can be
 /// walked.
-pub(super) const NEAR: usize = 4;
+pub(super) const NEAR: usize = 5;
 /// Calls of which it is remembered how far up the stack the next one is, and innermost callers that were seen together.
 const STEPS: usize = 256;
 const LIKES: usize = 512;
@@ -170,8 +170,8 @@ const WORD: usize = size_of::<usize>();
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Seen {
-    /// The stack pointer then; 0: none.
-    pointer: usize,
+    /// The mix of the stack pointer then and of the first callers; 0: none.
+    key: u64,
     /// The mix of the return addresses that are compared.
     mixed: u64,
     number: u32,
@@ -197,13 +197,23 @@ struct Like {
     number: u32,
 }
 
+/// Where and when a stack is asked for.
+struct Place {
+    /// The stack pointer.
+    pointer: usize,
+    key: u64,
+    limit: usize,
+    now: u32,
+    /// Where the return address to the first caller lies that is not this crate's, if that is known.
+    caller: usize,
+}
+
 /// What one thread remembers of its stacks. All zero bits are one that remembers nothing.
 #[derive(Debug)]
 pub(super) struct Memory {
     seen: UnsafeCell<[Seen; SEEN]>,
-    /// For each kind of call: how far above the stack pointer the return address lies that tells stacks apart; 0 before the
-    /// first walk. It is the same in all of them: what is called in between is this crate's.
-    telling: [Cell<usize>; 2],
+    /// How far above the stack pointer `capture`'s own return address lies; 0 before the first walk.
+    own: Cell<usize>,
     /// Which of a set is forgotten next.
     next: Cell<usize>,
     steps: UnsafeCell<[Step; STEPS]>,
@@ -214,65 +224,68 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// The number of the calling thread's backtrace, of up to `limit` frames, at the time `now`; `kind` is 0 or 1, by who
-    /// calls.
+    /// The number of the calling thread's backtrace, of up to `limit` frames, at the time `now`.
     #[inline(never)]
-    pub(super) fn capture(&self, stacks: &Stacks, limit: usize, kind: usize, now: u32) -> u32 {
-        let context = Context::here();
-        let pointer = context.sp();
+    pub(super) fn capture(&self, stacks: &Stacks, limit: usize, now: u32) -> u32 {
+        let pointer = stack_pointer();
         // SAFETY: a thread's memory is used by that thread alone, and nothing is called here that comes back.
         let stack = unsafe { &mut *self.stack.get() };
         // SAFETY: as above.
         let seen = unsafe { &mut *self.seen.get() };
-        let telling = &self.telling[kind & 1];
-        let set = set_of(stack, pointer, telling.get());
+        // SAFETY: as above.
+        let steps = unsafe { &*self.steps.get() };
+        let own = pointer + self.own.get();
+        // SAFETY: in this function's own frame, which has its return address; before the first walk, the frame's last word.
+        let address = unsafe { (own as *const usize).read_volatile() };
+        let step = &steps[step_of(address)];
+        let caller = if step.address == address { own + step.up } else { pointer };
+        // SAFETY: in the frame of the function that called this one, which is this crate's and has the same length at each
+        // call from there.
+        let word = unsafe { (caller as *const usize).read_volatile() };
         let (sets, _) = seen.as_chunks_mut::<SET>();
-        let seen = &mut sets[set];
-        if let Some(seen) = seen.iter().find(|seen| seen.pointer == pointer && seen.is_there(stack)) {
-            return seen.number;
+        // It may be a shim: who calls it tells more.
+        let next = stack.word(pointer, up(steps, word, caller)).unwrap_or(0);
+        let key = key(pointer, word ^ next.rotate_left(16));
+        let seen = &mut sets[(key >> 48) as usize % (SEEN / SET)];
+        for seen in &*seen {
+            if seen.key == key && seen.is_there(pointer, stack) {
+                return seen.number;
+            }
         }
         let place = &mut seen[self.next.get() % SET];
-        self.capture_new(stacks, limit, now, &context, stack, telling, place)
+        self.capture_new(&Place { pointer, key, limit, now, caller }, stacks, stack, place)
     }
 
     /// As `capture`, of a stack that is not remembered; it is in `place` if it is walked.
     #[inline(never)]
-    #[allow(clippy::too_many_arguments, reason = "all that `capture` has")]
-    fn capture_new(
-        &self,
-        stacks: &Stacks,
-        limit: usize,
-        now: u32,
-        context: &Context,
-        stack: &mut Stack,
-        telling: &Cell<usize>,
-        place: &mut Seen,
-    ) -> u32 {
-        // SAFETY: as `capture`.
-        let (steps, likes) = unsafe { (&mut *self.steps.get(), &mut *self.likes.get()) };
-        let near = near(steps, stack, context.sp(), telling.get());
-        let like = &mut likes[near as usize % LIKES];
-        if near != 0 && like.mixed == near && !self.may_walk(now) {
+    fn capture_new(&self, at: &Place, stacks: &Stacks, stack: &mut Stack, place: &mut Seen) -> u32 {
+        // SAFETY: as in `capture`.
+        let steps = unsafe { &mut *self.steps.get() };
+        // SAFETY: as above.
+        let likes = unsafe { &mut *self.likes.get() };
+        let near = near(steps, stack, at.pointer, at.caller);
+        let like = &mut likes[(near >> 32) as usize % LIKES];
+        if near != 0 && like.mixed == near && !self.may_walk(at.now) {
             return like.number | LIKE;
         }
         self.next.set(self.next.get().wrapping_add(1));
-        let mut frames = [Frame::NONE; FRAMES_MAX];
-        let count = walk(context, stack, &mut frames[..limit]);
-        let frames = &frames[..count];
-        if telling.get() == 0 {
-            telling.set(frames.get(TELLING).map_or(0, |frame| frame.slot.wrapping_sub(context.sp())));
-        }
+        // One more: the call of this function is none that is asked for.
+        let mut frames = [Frame::NONE; FRAMES_MAX + 1];
+        let count = walk(&Context::here(), stack, &mut frames[..=at.limit]);
+        let own = frames[..count].iter().take_while(|frame| frame.slot < at.pointer).count();
+        let frames = &frames[own..count];
+        self.own.set(frames.first().map_or(0, |frame| frame.slot - at.pointer));
         for pair in frames.windows(2) {
-            steps[step_of(pair[0].address)] =
-                Step { address: pair[0].address, up: pair[1].slot.wrapping_sub(pair[0].slot) };
+            let (address, up) = (pair[0].address, pair[1].slot.wrapping_sub(pair[0].slot));
+            steps[step_of(address)] = Step { address, up };
         }
         let number = stacks.keep(frames);
-        place.note(context.sp(), frames, number);
+        place.note(at, frames, number);
         if number != 0
-            && let Some(nearest) = frames.get(TELLING..TELLING + NEAR)
+            && let Some(nearest) = frames.get(FIRST..FIRST + NEAR)
         {
-            let mixed = nearest.iter().fold(0, |mixed, frame| mix(mixed, frame.address));
-            likes[mixed as usize % LIKES] = Like { mixed, number };
+            let mixed = mix(nearest.iter().map(|frame| frame.address));
+            likes[(mixed >> 32) as usize % LIKES] = Like { mixed, number };
         }
         number
     }
@@ -292,15 +305,13 @@ impl Memory {
     }
 }
 
-/// Which frame tells stacks apart: the first that is not this crate's.
-const TELLING: usize = 1;
+/// The frame of the first caller: the one before it is this crate's, which has the call of `capture` inlined.
+const FIRST: usize = 1;
 
-/// The set in which a stack that ends at `pointer` is remembered.
+/// By what a stack is looked for that ends at `pointer` and has these first callers.
 #[inline(always)]
-fn set_of(stack: &Stack, pointer: usize, telling: usize) -> usize {
-    let word = stack.word(pointer, pointer.wrapping_add(telling)).unwrap_or(0);
-    let mixed = (pointer as u64 ^ (word as u64).rotate_left(32)).wrapping_mul(MIX);
-    (mixed >> 48) as usize % (SEEN / SET)
+fn key(pointer: usize, callers: usize) -> u64 {
+    (pointer as u64 ^ (callers as u64).rotate_left(32)).wrapping_mul(MIX) | 1
 }
 
 /// The place of a call among the steps.
@@ -309,61 +320,77 @@ fn step_of(address: usize) -> usize {
     ((address as u64).wrapping_mul(MIX) >> 32) as usize % STEPS
 }
 
-/// The mix of the addresses of the innermost callers of the stack that ends at `pointer`, by steps that are remembered; 0 if
-/// they are not known.
+/// Where the return address lies above `address`, which lies at `slot`, by the step that is remembered; 0 if there is none.
 #[inline(always)]
-fn near(steps: &[Step; STEPS], stack: &Stack, pointer: usize, telling: usize) -> u64 {
-    let (mut slot, mut mixed) = (pointer.wrapping_add(telling), 0);
-    for _ in 0..NEAR {
+fn up(steps: &[Step; STEPS], address: usize, slot: usize) -> usize {
+    let step = &steps[step_of(address)];
+    if step.address == address { slot.wrapping_add(step.up) } else { 0 }
+}
+
+/// The mix of the addresses of the innermost callers of the stack that ends at `pointer`, from the one at `caller` on, by
+/// steps that are remembered; 0 if they are not known.
+#[inline(always)]
+fn near(steps: &[Step; STEPS], stack: &Stack, pointer: usize, caller: usize) -> u64 {
+    let (mut slot, mut nearest) = (caller, [0; NEAR]);
+    for place in &mut nearest {
         let Some(address) = stack.word(pointer, slot) else { return 0 };
-        mixed = mix(mixed, address);
-        let step = &steps[step_of(address)];
-        if step.address != address {
-            return 0;
-        }
-        slot = slot.wrapping_add(step.up);
+        *place = address;
+        slot = up(steps, address, slot);
     }
-    mixed
+    mix(nearest.into_iter())
 }
 
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// `mixed` with one more address.
+/// What tells one sequence of addresses from another. (A sum of products: none waits for the one before.)
 #[inline(always)]
-fn mix(mixed: u64, address: usize) -> u64 {
-    (mixed ^ address as u64).wrapping_mul(MIX).rotate_left(29)
+fn mix(addresses: impl Iterator<Item = usize>) -> u64 {
+    addresses
+        .zip(&FACTORS)
+        .fold(0, |mixed, (address, factor)| mixed.wrapping_add((address as u64).wrapping_mul(*factor)))
 }
+
+/// A factor for each frame: odd, and nowhere near each other.
+const FACTORS: [u64; FRAMES_MAX] = {
+    let mut factors = [MIX; FRAMES_MAX];
+    let mut at = 1;
+    while at < FRAMES_MAX {
+        factors[at] = factors[at - 1].wrapping_mul(0xd129_0d3f_5a2b_8c35).rotate_left(23) | 1;
+        at += 1;
+    }
+    factors
+};
 
 impl Seen {
     /// Whether the words that are compared still hold the same addresses.
     #[inline(always)]
-    fn is_there(&self, stack: &Stack) -> bool {
+    fn is_there(&self, pointer: usize, stack: &Stack) -> bool {
         let offsets = &self.offsets[..usize::from(self.count).min(COMPARED)];
         let last = offsets.last().map_or(0, |last| usize::from(*last));
-        if !stack.reaches(self.pointer, self.pointer + last * WORD) {
+        if !stack.reaches(pointer, pointer + last * WORD) {
             return false;
         }
-        let mixed = offsets.iter().fold(0, |mixed, offset| {
-            let slot = (self.pointer + usize::from(*offset) * WORD) as *const usize;
+        let words = offsets.iter().map(|offset| {
+            let slot = (pointer + usize::from(*offset) * WORD) as *const usize;
             // SAFETY: no further than the last, which can be read. It is this thread's own stack.
-            mix(mixed, unsafe { slot.read_volatile() })
+            unsafe { slot.read_volatile() }
         });
-        mixed == self.mixed
+        mix(words) == self.mixed
     }
 
-    fn note(&mut self, pointer: usize, frames: &[Frame], number: u32) {
+    fn note(&mut self, at: &Place, frames: &[Frame], number: u32) {
         let compared = &frames[..frames.len().min(COMPARED)];
         // A stack that jumps about, or is far from its words, is not remembered.
-        let offset = |frame: &Frame| u16::try_from(frame.slot.wrapping_sub(pointer) / WORD).ok();
+        let offset = |frame: &Frame| u16::try_from(frame.slot.wrapping_sub(at.pointer) / WORD).ok();
         let rises = compared.windows(2).all(|pair| pair[0].slot < pair[1].slot);
         if !rises || compared.is_empty() || !compared.iter().all(|frame| offset(frame).is_some()) {
-            self.pointer = 0;
+            self.key = 0;
             return;
         }
         for (place, frame) in self.offsets.iter_mut().zip(compared) {
             *place = offset(frame).unwrap_or(0);
         }
-        self.mixed = compared.iter().fold(0, |mixed, frame| mix(mixed, frame.address));
-        (self.pointer, self.number, self.count) = (pointer, number, compared.len() as u16);
+        self.mixed = mix(compared.iter().map(|frame| frame.address));
+        (self.key, self.number, self.count) = (at.key, number, compared.len() as u16);
     }
 }

@@ -112,8 +112,9 @@ pub(crate) struct Trail {
     is_taken: AtomicU32,
     /// Its thread's number.
     pub(super) number: Cell<u32>,
-    /// Calls of its thread.
+    /// Calls of its thread, and how many there are when something is to be done.
     pub(super) calls: Cell<u32>,
+    pub(super) due: Cell<u32>,
     /// The time when it was asked for last.
     pub(super) time: Cell<u32>,
     /// Which `assert_no_leaks` its thread is in.
@@ -173,6 +174,7 @@ impl Trails {
         self.divide();
         trail.number.set(threads.enter());
         trail.calls.set(0);
+        trail.due.set(1);
         trail.epoch.set(0);
         trail.is_unwatched.set(false);
         trail.memory.forget();

@@ -35,6 +35,7 @@ pub(super) fn let_go(_: &Cache) {}
 
 /// Runs `section` with the place of the thread's trail.
 #[cfg(feature = "malloc-debug")]
+#[inline(always)]
 pub(super) fn own_trail<R>(section: impl FnOnce(&Cell<Option<&'static Trail>>) -> R) -> R {
     std::thread_local! {
         static TRAIL: Cell<Option<&'static Trail>> = const { Cell::new(None) };

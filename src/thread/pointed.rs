@@ -26,6 +26,7 @@ struct Own {
 
 /// Runs `section` with the place of the thread's trail.
 #[cfg(feature = "malloc-debug")]
+#[inline(always)]
 pub(super) fn own_trail<R>(section: impl FnOnce(&Cell<Option<&'static crate::debug::Trail>>) -> R) -> R {
     with_own(|own| section(&own.trail))
 }

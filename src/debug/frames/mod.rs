@@ -62,7 +62,7 @@ mod unwind_tests;
 pub(crate) use symbols::Symbols;
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) use unwind::Stack;
-pub(crate) use unwind::{Context, walk};
+pub(crate) use unwind::{Context, stack_pointer, walk};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use words::Stack;
 

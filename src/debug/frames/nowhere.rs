@@ -17,11 +17,6 @@ impl Context {
     }
 
     #[inline(always)]
-    pub(crate) const fn sp(&self) -> usize {
-        0
-    }
-
-    #[inline(always)]
     pub(crate) const fn ip(&self) -> usize {
         0
     }
@@ -47,6 +42,10 @@ impl Stack {
     pub(crate) const fn word(&self, _: usize, _: usize) -> Option<usize> {
         None
     }
+}
+
+pub(crate) const fn stack_pointer() -> usize {
+    0
 }
 
 /// Finds nobody.

@@ -52,12 +52,6 @@ impl Context {
         Self { rbx, rbp, r12_to_r15, rsp, rip }
     }
 
-    /// Where the stack ended.
-    #[inline(always)]
-    pub(crate) const fn sp(&self) -> usize {
-        self.rsp
-    }
-
     /// The instruction.
     #[inline(always)]
     pub(crate) const fn ip(&self) -> usize {
@@ -79,6 +73,15 @@ impl Context {
         let named = [(RBX, self.rbx), (RBP, self.rbp), (RSP, self.rsp), (RIP, self.rip)];
         Registers::only(named.into_iter().chain((R12..).zip(self.r12_to_r15)))
     }
+}
+
+/// Where the stack ends in the function that this is inlined in: the return address of it and of all its callers lie above.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let pointer;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
 }
 
 /// Fills `frames` with the callers of the function that `context` was taken in, the nearest first, as many as there are or
