@@ -15,19 +15,23 @@ pub(super) const HEAP: Base<'static> = base(&CONFIG);
 /// The alignment that is asked for.
 pub(super) const ALIGN: usize = 16;
 
-/// There is no short way past the hunter.
+/// A block of `size` bytes from the thread's list, if the hunter lets it pass.
 #[inline(always)]
-pub(super) fn pop(_: usize) -> Option<NonNull<u8>> {
-    None
+pub(super) fn pop(size: usize) -> Option<NonNull<u8>> {
+    if HEAP.passes_by() { plain::pop(size) } else { None }
 }
 
-/// There is no short way past the hunter.
+/// Frees a block to the thread's list; false if it is not for that. Null is none.
 ///
 /// # Safety
-/// - Any pointer will do: nothing is done with it. It is unsafe because the other way's `push`, in whose place it stands, is.
+/// - `at` came from this heap and is live, or is null; else it is reported if it is one of the hunter's.
 #[inline(always)]
-pub(super) unsafe fn push(_: *mut c_void) -> bool {
-    false
+pub(super) unsafe fn push(at: *mut c_void) -> bool {
+    match NonNull::new(at.cast()) {
+        // SAFETY: handed on.
+        Some(block) if !HEAP.has(block) => unsafe { plain::push(at) },
+        _ => false,
+    }
 }
 
 /// Frees a block.
@@ -40,10 +44,7 @@ pub(super) unsafe fn release(at: NonNull<u8>) {
         return;
     }
     // SAFETY: handed on.
-    if !unsafe { plain::push(at.as_ptr().cast()) } {
-        // SAFETY: handed on.
-        unsafe { plain::release(at) };
-    }
+    unsafe { plain::release(at) };
 }
 
 /// Changes the size of a block to that of `new`, or says that there is no memory by null.

@@ -27,8 +27,7 @@ fn class_of(size: usize) -> Option<Class> {
     Class::of_size(size, 1)
 }
 
-/// A block of `size` bytes from the thread's list. (Behind the hunter that is its affair.)
-#[cfg(not(feature = "malloc-debug"))]
+/// A block of `size` bytes from the thread's list.
 #[inline(always)]
 pub(super) fn pop(size: usize) -> Option<NonNull<u8>> {
     if let Some(class) = class_of(size)

@@ -280,6 +280,16 @@ impl<B: Blocks> Guarded<'_, B> {
 /// The calls of C, which do not say what a block was asked for with.
 #[cfg(feature = "c-abi")]
 impl<B: Blocks> Guarded<'_, B> {
+    /// Whether the next block is none of the hunter's: nothing is hunted, or its turn for pages of its own has not come.
+    #[inline(always)]
+    pub(crate) fn passes_by(&self) -> bool {
+        match self.phase() {
+            OFF => true,
+            PAGES => self.hunter.trail().is_some_and(Trail::is_before_turn),
+            _ => false,
+        }
+    }
+
     /// `free` by the address alone.
     pub(crate) fn release_unsized(&self, at: NonNull<u8>) {
         self.release(at, None, Call::Free);

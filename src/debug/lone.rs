@@ -423,13 +423,10 @@ impl Hunter {
         if every <= 1 {
             return every == 1;
         }
-        let turn = trail.turn.get();
-        if turn > 1 {
-            trail.turn.set(turn - 1);
+        if trail.is_before_turn() {
             return false;
         }
-        trail.turn.set(1 + trail.random() % (2 * every - 1));
-        turn == 1
+        trail.turn.replace(1 + trail.random() % (2 * every - 1)) == 1
     }
 
     /// A block with pages of its own, which read zero if it is to be `zeroed`; `None` where it cannot have any.

@@ -239,6 +239,16 @@ impl Trails {
 }
 
 impl Trail {
+    /// Counts a block, if it comes before the next one with pages of its own.
+    #[inline]
+    pub(super) fn is_before_turn(&self) -> bool {
+        let turn = self.turn.get();
+        if turn > 1 {
+            self.turn.set(turn - 1);
+        }
+        turn > 1
+    }
+
     /// A number that nobody expects.
     pub(super) fn random(&self) -> u32 {
         let last = self.random.get();
