@@ -20,6 +20,9 @@ const OTHERS: [(&str, &str); 2] = [
     ("mimalloc", "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2"),
 ];
 
+/// How the library with the hunter hunts; the others do not hear it.
+const SAMPLE: &str = "sample=5000";
+
 /// A program: its name, and a run of it in a folder, with a library.
 type Program = (&'static str, fn(&Path, &str) -> Option<Cost>);
 
@@ -42,6 +45,7 @@ fn main() {
     let mut libraries = vec![("glibc", String::new())];
     libraries.push(("stratalloc", build(&work, "")));
     libraries.push(("fine-classes", build(&work, "fine-classes")));
+    libraries.push(("hunt 1/5000", build(&work, "malloc-debug")));
     libraries.extend(OTHERS.map(|(name, path)| (name, path.to_string())));
     libraries.retain(|(name, path)| {
         let there = path.is_empty() || Path::new(path).exists();
@@ -119,7 +123,7 @@ fn start(work: &Path, library: &str, words: &[&str]) -> Option<Child> {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).current_dir(work).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if !library.is_empty() {
-        command.env("LD_PRELOAD", library);
+        command.env("LD_PRELOAD", library).env("STRATALLOC_DEBUG", SAMPLE);
     }
     command.spawn().ok()
 }
