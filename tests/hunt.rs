@@ -383,7 +383,7 @@ const NO_MORE_PAGES: &str =
 #[test]
 fn d12_exhausted_memory_is_null_and_no_report() {
     for words in MODES {
-        for said in [run_with(700_000, words, "fill"), run_with(400_000, words, "limit")] {
+        for said in [run_with(700_000, words, "fill"), run_with(400_000, words, "limit"), run(words, "mappings")] {
             // There may be no more addresses for blocks with pages of their own: that is said, once.
             let rest = said.stderr.strip_prefix(NO_MORE_PAGES).unwrap_or(&said.stderr).to_string();
             Said { stderr: rest, ..said }.is_silent();

@@ -245,6 +245,7 @@ unsafe fn make(error: &str, block: Layout, number: usize) {
             }
             "fill" => exhaust(),
             "limit" => at_the_limit(),
+            "mappings" => without_mappings(),
             "map" => a_million(),
             "busy" => {
                 free_the_block(at, block);
@@ -397,6 +398,44 @@ fn at_the_limit() {
             });
         }
     });
+}
+
+/// The program takes all mappings that a process may have: blocks come and go nevertheless, or there are none.
+#[allow(clippy::disallowed_methods, reason = "it is the program that maps here")]
+fn without_mappings() {
+    let kept: Vec<u8> = black_box(vec![1; 100]);
+    let mut blocks = Vec::with_capacity(300);
+    let (page, access) = (4096, libc::PROT_READ | libc::PROT_WRITE);
+    // SAFETY: a fresh mapping, in which every other page is made another one.
+    let taken = unsafe {
+        let (private, none) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, std::ptr::null_mut());
+        let all = libc::mmap(none, page << 17, access, private, -1, 0);
+        assert_ne!(all, libc::MAP_FAILED);
+        let split = |index: usize| libc::mprotect(all.byte_add(index * 2 * page), page, libc::PROT_NONE) == 0;
+        let splits = (0..1 << 16).take_while(|index| split(*index)).count();
+        assert!(splits > 1000 && splits < 1 << 16, "{splits} times a page of its own");
+        all
+    };
+    for step in 0..20_000_usize {
+        let layout = layout(1 + step * 7919 % 100_000, 8);
+        // SAFETY: the layout has a size.
+        let at = black_box(unsafe { alloc(layout) });
+        if !at.is_null() {
+            // SAFETY: the block has that many bytes.
+            unsafe { at.write_bytes(1, layout.size()) };
+            blocks.push((Address(at as usize), layout));
+        }
+        if blocks.len() > 200 {
+            let (block, layout) = blocks.swap_remove(step % 200);
+            // SAFETY: allocated above, and taken out.
+            unsafe { dealloc(block.at(), layout) };
+        }
+    }
+    // SAFETY: as above.
+    blocks.drain(..).for_each(|(block, layout)| unsafe { dealloc(block.at(), layout) });
+    // SAFETY: mapped above.
+    assert_eq!(unsafe { libc::munmap(taken, page << 17) }, 0);
+    assert!(kept.iter().all(|byte| *byte == 1));
 }
 
 fn a_million() {
