@@ -65,7 +65,8 @@ fn forget(leaf: *const AtomicU8, base: usize, end: usize) {
     // Most of it is zero, and looked at eight units at a step.
     while unit + 8 <= last {
         let eight = leaf.wrapping_add(unit % LEAF).cast::<[u8; 8]>();
-        // SAFETY: a leaf has a byte for each of its units, for good.
+        // SAFETY: a leaf has a byte for each of its units, for good. In the first of these a neighbour may begin, or end,
+        // meanwhile: whatever is read of it, each unit is looked at by itself before anything is written.
         if unsafe { eight.read_volatile() } != [0; 8] {
             (unit..unit + 8).for_each(|unit| forget_unit(leaf, unit, base, end));
         }

@@ -46,6 +46,17 @@ impl<B: Blocks> Guarded<'_, B> {
         Mark { heap: self.number, epoch: trail.map_or(0, |trail| trail.epoch.get()) }
     }
 
+    /// A block for `layout`, as the settings say.
+    #[inline(always)]
+    fn serve(&self, layout: Layout, zeroed: bool) -> *mut u8 {
+        match self.phase() {
+            GUARDS => self.allocate(whole(layout), zeroed),
+            PAGES => self.allocate_some(whole(layout), zeroed),
+            OFF => self.plain(layout, zeroed),
+            _ => null_mut(),
+        }
+    }
+
     /// A block where only some are guarded.
     #[inline]
     fn allocate_some(&self, layout: Layout, zeroed: bool) -> *mut u8 {
@@ -311,24 +322,12 @@ impl<B: Blocks> Guarded<'_, B> {
 unsafe impl<B: Blocks> Blocks for Guarded<'_, B> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match self.phase() {
-            GUARDS => self.allocate(whole(layout), false),
-            PAGES => self.allocate_some(whole(layout), false),
-            // SAFETY: handed on.
-            OFF => unsafe { self.heap.alloc(layout) },
-            _ => null_mut(),
-        }
+        self.serve(layout, false)
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        match self.phase() {
-            GUARDS => self.allocate(whole(layout), true),
-            PAGES => self.allocate_some(whole(layout), true),
-            // SAFETY: handed on.
-            OFF => unsafe { self.heap.alloc_zeroed(layout) },
-            _ => null_mut(),
-        }
+        self.serve(layout, true)
     }
 
     #[inline]

@@ -234,18 +234,15 @@ impl Memory {
         let seen = unsafe { &mut *self.seen.get() };
         // SAFETY: as above.
         let steps = unsafe { &*self.steps.get() };
+        // The call of this function, and the callers of the one that it is in: the first may be a shim, so who calls that is
+        // looked at, too.
+        let word = |slot| stack.word(pointer, slot).unwrap_or(0);
         let own = pointer + self.own.get();
-        // SAFETY: in this function's own frame, which has its return address; before the first walk, the frame's last word.
-        let address = unsafe { (own as *const usize).read_volatile() };
-        let step = &steps[step_of(address)];
-        let caller = if step.address == address { own + step.up } else { pointer };
-        // SAFETY: in the frame of the function that called this one, which is this crate's and has the same length at each
-        // call from there.
-        let word = unsafe { (caller as *const usize).read_volatile() };
+        let caller = up(steps, word(own), own);
+        let first = word(caller);
+        let second = word(up(steps, first, caller));
+        let key = key(pointer, first ^ second.rotate_left(16));
         let (sets, _) = seen.as_chunks_mut::<SET>();
-        // It may be a shim: who calls it tells more.
-        let next = stack.word(pointer, up(steps, word, caller)).unwrap_or(0);
-        let key = key(pointer, word ^ next.rotate_left(16));
         let seen = &mut sets[(key >> 48) as usize % (SEEN / SET)];
         for seen in &*seen {
             if seen.key == key && seen.is_there(pointer, stack) {
