@@ -6,7 +6,7 @@
 //! differ far from where they end; if there are too many of them some are taken for one that was walked before, which has
 //! the same depth and the same innermost frames, and their numbers say so.
 
-use super::frames::{Context, Frame, Stack, stack_pointer, walk};
+use super::frames::{Above, Context, Frame, Stack, stack_pointer, walk};
 use crate::config::FRAMES_MAX;
 use crate::lock::{Locked, Rank, Spin};
 use crate::os;
@@ -153,6 +153,8 @@ const SEEN: usize = 1024;
 const SET: usize = 4;
 /// Innermost frames that are compared each time, at the most.
 const COMPARED: usize = 16;
+/// Where there are no more than so many, fewer places are looked at.
+const FEW: usize = 8;
 /// Innermost callers of this crate by which a stack is taken for another, where recursion makes new ones faster than they can be
 /// walked.
 pub(super) const NEAR: usize = 5;
@@ -175,9 +177,12 @@ struct Seen {
     /// The mix of the return addresses that are compared.
     mixed: u64,
     number: u32,
-    count: u16,
-    /// How many words above the stack pointer each of them lay.
+    /// How many words above the stack pointer the return addresses lay that are compared, the last one again in places that
+    /// are left, and the largest.
     offsets: [u16; COMPARED],
+    reach: u16,
+    /// 1 if only the first `FEW` places are compared.
+    is_short: u16,
 }
 
 static_assertions::const_assert!(size_of::<Seen>() == 64 && WORDS[0] < LIKE as usize);
@@ -204,7 +209,7 @@ struct Place {
     key: u64,
     limit: usize,
     now: u32,
-    /// Where the return address to the first caller lies that is not this crate's, if that is known.
+    /// How far above it the return address to the first caller lies that is not this crate's, if that is known.
     caller: usize,
 }
 
@@ -236,16 +241,16 @@ impl Memory {
         let steps = unsafe { &*self.steps.get() };
         // The call of this function, and the callers of the one that it is in: the first may be a shim, so who calls that is
         // looked at, too.
-        let word = |slot| stack.word(pointer, slot).unwrap_or(0);
-        let own = pointer + self.own.get();
-        let caller = up(steps, word(own), own);
-        let first = word(caller);
-        let second = word(up(steps, first, caller));
+        let above = stack.above(pointer);
+        let own = self.own.get();
+        let caller = up(steps, above.word(own), own);
+        let first = above.word(caller);
+        let second = above.word(up(steps, first, caller));
         let key = key(pointer, first ^ second.rotate_left(16));
         let (sets, _) = seen.as_chunks_mut::<SET>();
         let seen = &mut sets[(key >> 48) as usize % (SEEN / SET)];
         for seen in &*seen {
-            if seen.key == key && seen.is_there(pointer, stack) {
+            if seen.key == key && seen.is_there(above) {
                 return seen.number;
             }
         }
@@ -260,7 +265,7 @@ impl Memory {
         let steps = unsafe { &mut *self.steps.get() };
         // SAFETY: as above.
         let likes = unsafe { &mut *self.likes.get() };
-        let near = near(steps, stack, at.pointer, at.caller);
+        let near = near(steps, stack.above(at.pointer), at.caller);
         let like = &mut likes[(near >> 32) as usize % LIKES];
         if near != 0 && like.mixed == near && !self.may_walk(at.now) {
             return like.number | LIKE;
@@ -317,22 +322,25 @@ fn step_of(address: usize) -> usize {
     ((address as u64).wrapping_mul(MIX) >> 32) as usize % STEPS
 }
 
-/// Where the return address lies above `address`, which lies at `slot`, by the step that is remembered; 0 if there is none.
+/// How far up the return address above `address` lies, which is `offset` bytes up itself, by the step that is remembered;
+/// beyond every stack if there is none.
 #[inline(always)]
-fn up(steps: &[Step; STEPS], address: usize, slot: usize) -> usize {
+fn up(steps: &[Step; STEPS], address: usize, offset: usize) -> usize {
     let step = &steps[step_of(address)];
-    if step.address == address { slot.wrapping_add(step.up) } else { 0 }
+    if step.address == address { offset.wrapping_add(step.up) } else { usize::MAX }
 }
 
-/// The mix of the addresses of the innermost callers of the stack that ends at `pointer`, from the one at `caller` on, by
-/// steps that are remembered; 0 if they are not known.
+/// The mix of the addresses of the innermost callers of a stack, from the one `caller` bytes up on, by steps that are
+/// remembered; 0 if they are not known.
 #[inline(always)]
-fn near(steps: &[Step; STEPS], stack: &Stack, pointer: usize, caller: usize) -> u64 {
-    let (mut slot, mut nearest) = (caller, [0; NEAR]);
+fn near(steps: &[Step; STEPS], above: Above, caller: usize) -> u64 {
+    let (mut offset, mut nearest) = (caller, [0; NEAR]);
     for place in &mut nearest {
-        let Some(address) = stack.word(pointer, slot) else { return 0 };
-        *place = address;
-        slot = up(steps, address, slot);
+        *place = above.word(offset);
+        if *place == 0 {
+            return 0;
+        }
+        offset = up(steps, *place, offset);
     }
     mix(nearest.into_iter())
 }
@@ -344,15 +352,16 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 fn mix(addresses: impl Iterator<Item = usize>) -> u64 {
     addresses
         .zip(&FACTORS)
-        .fold(0, |mixed, (address, factor)| mixed.wrapping_add((address as u64).wrapping_mul(*factor)))
+        .fold(0, |mixed, (address, factor)| mixed.wrapping_add((address as u64).wrapping_mul(u64::from(*factor))))
 }
 
-/// A factor for each frame: odd, and nowhere near each other.
-const FACTORS: [u64; FRAMES_MAX] = {
-    let mut factors = [MIX; FRAMES_MAX];
-    let mut at = 1;
+/// A factor for each frame: odd, nowhere near each other, and no longer than an instruction takes.
+const FACTORS: [u32; FRAMES_MAX] = {
+    let mut factors = [0; FRAMES_MAX];
+    let (mut factor, mut at) = (MIX, 0);
     while at < FRAMES_MAX {
-        factors[at] = factors[at - 1].wrapping_mul(0xd129_0d3f_5a2b_8c35).rotate_left(23) | 1;
+        factors[at] = (factor >> 33) as u32 | 1;
+        factor = factor.wrapping_mul(0xd129_0d3f_5a2b_8c35).rotate_left(23) | 1;
         at += 1;
     }
     factors
@@ -361,18 +370,15 @@ const FACTORS: [u64; FRAMES_MAX] = {
 impl Seen {
     /// Whether the words that are compared still hold the same addresses.
     #[inline(always)]
-    fn is_there(&self, pointer: usize, stack: &Stack) -> bool {
-        let offsets = &self.offsets[..usize::from(self.count).min(COMPARED)];
-        let last = offsets.last().map_or(0, |last| usize::from(*last));
-        if !stack.reaches(pointer, pointer + last * WORD) {
-            return false;
-        }
-        let words = offsets.iter().map(|offset| {
-            let slot = (pointer + usize::from(*offset) * WORD) as *const usize;
-            // SAFETY: no further than the last, which can be read. It is this thread's own stack.
-            unsafe { slot.read_volatile() }
-        });
-        mix(words) == self.mixed
+    fn is_there(&self, above: Above) -> bool {
+        // SAFETY: no further up than `reach`.
+        let word = |offset: &u16| unsafe { above.word_unchecked(usize::from(*offset) * WORD) };
+        above.has(usize::from(self.reach) * WORD)
+            && self.mixed
+                == match self.offsets.first_chunk::<FEW>() {
+                    Some(few) if self.is_short != 0 => mix(few.iter().map(word)),
+                    _ => mix(self.offsets.iter().map(word)),
+                }
     }
 
     fn note(&mut self, at: &Place, frames: &[Frame], number: u32) {
@@ -380,14 +386,17 @@ impl Seen {
         // A stack that jumps about, or is far from its words, is not remembered.
         let offset = |frame: &Frame| u16::try_from(frame.slot.wrapping_sub(at.pointer) / WORD).ok();
         let rises = compared.windows(2).all(|pair| pair[0].slot < pair[1].slot);
-        if !rises || compared.is_empty() || !compared.iter().all(|frame| offset(frame).is_some()) {
+        let Some(last) = compared.last().filter(|_| rises && compared.iter().all(|frame| offset(frame).is_some())) else {
             self.key = 0;
             return;
-        }
-        for (place, frame) in self.offsets.iter_mut().zip(compared) {
+        };
+        let places = compared.iter().chain(core::iter::repeat(last)).take(COMPARED);
+        for (place, frame) in self.offsets.iter_mut().zip(places.clone()) {
             *place = offset(frame).unwrap_or(0);
         }
-        self.mixed = mix(compared.iter().map(|frame| frame.address));
-        (self.key, self.number, self.count) = (at.key, number, compared.len() as u16);
+        let is_short = compared.len() <= FEW;
+        let addresses = places.map(|frame| frame.address).take(if is_short { FEW } else { COMPARED });
+        (self.key, self.number, self.mixed) = (at.key, number, mix(addresses));
+        (self.reach, self.is_short) = (self.offsets[COMPARED - 1], u16::from(is_short));
     }
 }

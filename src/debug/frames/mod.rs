@@ -56,10 +56,10 @@ mod unwind_tests;
 
 pub(crate) use symbols::Symbols;
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) use unwind::Stack;
+pub(crate) use unwind::{Above, Stack};
 pub(crate) use unwind::{Context, stack_pointer, walk};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use words::Stack;
+pub(crate) use words::{Above, Stack};
 
 /// A call that has not returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -35,12 +35,28 @@ impl Stack {
         false
     }
 
-    pub(crate) const fn reaches(&self, _: usize, _: usize) -> bool {
+    pub(crate) const fn above(&self, _: usize) -> Above {
+        Above
+    }
+}
+
+/// What can be read of a thread's stack: nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Above;
+
+impl Above {
+    pub(crate) const fn has(self, _: usize) -> bool {
         false
     }
 
-    pub(crate) const fn word(&self, _: usize, _: usize) -> Option<usize> {
-        None
+    pub(crate) const fn word(self, _: usize) -> usize {
+        0
+    }
+
+    /// # Safety
+    /// - None: there is no word.
+    pub(crate) const unsafe fn word_unchecked(self, _: usize) -> usize {
+        0
     }
 }
 

@@ -38,17 +38,10 @@ impl Stack {
         sp >= self.low && sp < self.high
     }
 
-    /// Whether every word from `sp`, where the thread's stack ends now, to the one at `last` can be read, all of that, too.
+    /// What can be read of the thread's stack, which ends at `sp` now; nothing if that is not known.
     #[inline(always)]
-    pub(crate) const fn reaches(&self, sp: usize, last: usize) -> bool {
-        self.holds(sp) && last <= self.high - size_of::<usize>()
-    }
-
-    /// The word at `slot`, which a walk of this thread has named, while the thread's stack ends at `sp`; `None` if it is
-    /// not known to be on this stack.
-    #[inline(always)]
-    pub(crate) fn word(&self, sp: usize, slot: usize) -> Option<usize> {
-        (self.holds(sp) && slot >= sp).then(|| Direct { low: self.low, high: self.high }.word(slot)).flatten()
+    pub(crate) const fn above(&self, sp: usize) -> Above {
+        Above { sp, bytes: if self.holds(sp) { self.high - sp } else { 0 } }
     }
 
     /// Learns of the stack, if it is the thread's own, as far as `sp`, where it ends now.
@@ -80,6 +73,41 @@ impl Stack {
             self.learn(sp);
         }
         if self.holds(sp) { Direct { low: self.low, high: self.high } } else { Direct { low: 0, high: 0 } }
+    }
+}
+
+/// The part of the calling thread's stack from the stack pointer on, by offsets in bytes from there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Above {
+    sp: usize,
+    /// How many can be read, a multiple of a word's.
+    bytes: usize,
+}
+
+impl Above {
+    /// Whether every word up to the one at `offset` can be read.
+    #[inline(always)]
+    pub(crate) const fn has(self, offset: usize) -> bool {
+        offset < self.bytes
+    }
+
+    /// The word at `offset`, a multiple of a word's size, as the distance of two slots is; 0 if it is not known to be on this
+    /// stack.
+    #[inline(always)]
+    pub(crate) fn word(self, offset: usize) -> usize {
+        // SAFETY: seen before.
+        if self.has(offset) { unsafe { self.word_unchecked(offset) } } else { 0 }
+    }
+
+    /// The word at `offset`.
+    ///
+    /// # Safety
+    /// - The stack `has` it, and the offset is a multiple of a word's size.
+    #[inline(always)]
+    pub(crate) unsafe fn word_unchecked(self, offset: usize) -> usize {
+        let word = core::ptr::with_exposed_provenance::<usize>(self.sp.wrapping_add(offset));
+        // SAFETY: as the caller states; on the calling thread's stack, which stays while the thread is below.
+        unsafe { word.read_volatile() }
     }
 }
 
