@@ -5,6 +5,7 @@ use super::guard::{self, Pattern};
 use super::hunter::{Hunter, record_before};
 use super::record::{Event, Facts, Mark};
 use super::report::{Case, Crime, Passed};
+use super::stacks::Door;
 use super::trail::Trail;
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -62,7 +63,7 @@ impl Hunter {
         if let Err(state) = self.lone.take_back(passed.at) {
             self.report_bad_pointer(passed, state);
         } else if let Some(facts) = self.look_closely(at, passed) {
-            self.record(at).note_free(&facts, self.event(trail, facts.layout.size()));
+            self.record(at).note_free(&facts, self.event(Door::Free, trail, facts.layout.size()));
             self.lone.retire(passed.at);
         }
     }

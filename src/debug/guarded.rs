@@ -5,6 +5,7 @@ use super::guard::{self, BACK, Pattern, lead, padded};
 use super::hunter::{GUARDS, Hunter, OFF, PAGES, now, record_before};
 use super::record::Mark;
 use super::report::{Call, Passed};
+use super::stacks::Door;
 use super::trail::{Held, Trail};
 use crate::config::Hunt;
 use crate::heap::Blocks;
@@ -96,7 +97,7 @@ impl<B: Blocks> Guarded<'_, B> {
     #[cold]
     #[inline(never)]
     fn allocate_lone(&self, layout: Layout, zeroed: bool, trail: Option<&Trail>) -> Option<NonNull<u8>> {
-        let event = self.hunter.event(trail, layout.size());
+        let event = self.hunter.event(Door::Alloc, trail, layout.size());
         self.hunter.allocate_lone(layout, event, self.mark(trail), zeroed)
     }
 
@@ -129,7 +130,7 @@ impl<B: Blocks> Guarded<'_, B> {
         let Some(base) = self.ask(padded, zeroed) else { return null_mut() };
         // SAFETY: inside what was asked for.
         let at = unsafe { base.add(lead(layout.align())) };
-        hunter.dress(at, layout, hunter.event(trail, layout.size()), self.mark(trail), zeroed);
+        hunter.dress(at, layout, hunter.event(Door::Alloc, trail, layout.size()), self.mark(trail), zeroed);
         let from = base.as_ptr() as usize;
         if !hunter.begins.enter(at.as_ptr() as usize, from, from + padded.size()) {
             // SAFETY: allocated above for the layout.
@@ -213,7 +214,7 @@ impl<B: Blocks> Guarded<'_, B> {
         }
         let Some(facts) = hunter.check_live(at, passed) else { return };
         let size = facts.layout.size();
-        record_before(at).note_free(&facts, hunter.event(trail, size));
+        record_before(at).note_free(&facts, hunter.event(Door::Free, trail, size));
         // SAFETY: the block has that many bytes, and nobody else has it any more.
         unsafe { guard::fill(at, size.min(hunter.hunt().poison), Pattern::Poison) };
         self.retire(Held { address: passed.at, bytes: lead(facts.layout.align()) + size + BACK }, size, trail);

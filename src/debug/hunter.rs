@@ -5,7 +5,7 @@ use super::guard;
 use super::guarded::Guarded;
 use super::lone::Lone;
 use super::record::{EPOCHS, Event, Record};
-use super::stacks::Stacks;
+use super::stacks::{Door, Stacks};
 use super::threads::Threads;
 use super::trail::{Trail, Trails};
 use super::voice;
@@ -184,13 +184,14 @@ impl Hunter {
 
     /// What a record says of a call for a block of `size` bytes.
     #[inline]
-    pub(super) fn event(&self, trail: Option<&Trail>, size: usize) -> Event {
+    pub(super) fn event(&self, door: Door, trail: Option<&Trail>, size: usize) -> Event {
         let Some(trail) = trail else {
             return Event { time: now(), ..Event::default() };
         };
         let hunt = self.hunt();
         let is_watched = hunt.frames > 0 && hunt.is_watched(size) && !trail.is_unwatched.get();
-        let stack = if is_watched { trail.memory.capture(&self.stacks, hunt.frames, trail.time.get()) } else { 0 };
+        let stack =
+            if is_watched { trail.memory.capture(door, &self.stacks, hunt.frames, trail.time.get()) } else { 0 };
         Event { stack, thread: trail.number.get(), time: trail.time.get() }
     }
 

@@ -188,7 +188,7 @@ struct Seen {
 static_assertions::const_assert!(size_of::<Seen>() == 64 && WORDS[0] < LIKE as usize);
 
 /// A call: its return address, and how many bytes above it the next one lies.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Step {
     address: usize,
     up: usize,
@@ -213,12 +213,21 @@ struct Place {
     caller: usize,
 }
 
+/// By which way a call came, of those that most come by: it always has the same frame of this crate's.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Door {
+    Alloc,
+    Free,
+}
+
 /// What one thread remembers of its stacks. All zero bits are one that remembers nothing.
 #[derive(Debug)]
 pub(super) struct Memory {
     seen: UnsafeCell<[Seen; SEEN]>,
     /// How far above the stack pointer `capture`'s own return address lies; 0 before the first walk.
     own: Cell<usize>,
+    /// The step from there to the next return address, for each door.
+    nearest: [Cell<Step>; 2],
     /// Which of a set is forgotten next.
     next: Cell<usize>,
     steps: UnsafeCell<[Step; STEPS]>,
@@ -231,7 +240,7 @@ pub(super) struct Memory {
 impl Memory {
     /// The number of the calling thread's backtrace, of up to `limit` frames, at the time `now`.
     #[inline(never)]
-    pub(super) fn capture(&self, stacks: &Stacks, limit: usize, now: u32) -> u32 {
+    pub(super) fn capture(&self, door: Door, stacks: &Stacks, limit: usize, now: u32) -> u32 {
         let pointer = stack_pointer();
         // SAFETY: a thread's memory is used by that thread alone, and nothing is called here that comes back.
         let stack = unsafe { &mut *self.stack.get() };
@@ -243,7 +252,8 @@ impl Memory {
         // looked at, too.
         let above = stack.above(pointer);
         let own = self.own.get();
-        let caller = up(steps, above.word(own), own);
+        let (address, nearest) = (above.word(own), self.nearest[door as usize].get());
+        let caller = if nearest.address == address { own.wrapping_add(nearest.up) } else { self.enter(door, address) };
         let first = above.word(caller);
         let second = above.word(up(steps, first, caller));
         let key = key(pointer, first ^ second.rotate_left(16));
@@ -256,6 +266,19 @@ impl Memory {
         }
         let place = &mut seen[self.next.get() % SET];
         self.capture_new(&Place { pointer, key, limit, now, caller }, stacks, stack, place)
+    }
+
+    /// How far up the return address lies above the one to `address`, from where `capture` is called now.
+    #[cold]
+    #[inline(never)]
+    fn enter(&self, door: Door, address: usize) -> usize {
+        // SAFETY: as in `capture`.
+        let step = unsafe { &*self.steps.get() }[step_of(address)];
+        if step.address != address {
+            return usize::MAX;
+        }
+        self.nearest[door as usize].set(step);
+        self.own.get().wrapping_add(step.up)
     }
 
     /// As `capture`, of a stack that is not remembered; it is in `place` if it is walked.
@@ -319,7 +342,7 @@ fn key(pointer: usize, callers: usize) -> u64 {
 /// The place of a call among the steps.
 #[inline(always)]
 fn step_of(address: usize) -> usize {
-    ((address as u64).wrapping_mul(MIX) >> 32) as usize % STEPS
+    address % STEPS
 }
 
 /// How far up the return address above `address` lies, which is `offset` bytes up itself, by the step that is remembered;
@@ -386,7 +409,8 @@ impl Seen {
         // A stack that jumps about, or is far from its words, is not remembered.
         let offset = |frame: &Frame| u16::try_from(frame.slot.wrapping_sub(at.pointer) / WORD).ok();
         let rises = compared.windows(2).all(|pair| pair[0].slot < pair[1].slot);
-        let Some(last) = compared.last().filter(|_| rises && compared.iter().all(|frame| offset(frame).is_some())) else {
+        let Some(last) = compared.last().filter(|_| rises && compared.iter().all(|frame| offset(frame).is_some()))
+        else {
             self.key = 0;
             return;
         };

@@ -12,6 +12,7 @@ pub(super) trait Words {
 /// A stack longer than that is read by the kernel's hand.
 const LONGEST: usize = 64 << 20;
 const PAGE: usize = 4096;
+const WORD: usize = size_of::<usize>();
 
 /// What is known of the calling thread's stack: for each thread one, which begins and ends with it.
 ///
@@ -19,7 +20,7 @@ const PAGE: usize = 4096;
 /// readable. Stacks of another kind, of coroutines and signal handlers, are not kept here.
 #[derive(Debug)]
 pub(crate) struct Stack {
-    /// Each page from `low` on and below `high` can be read. Both are 0, or multiples of 8, and apart.
+    /// Each page from `low` on and below `high` can be read. Both are 0, or multiples of 8, and apart by a word or more.
     low: usize,
     high: usize,
     /// A page that could not be read, above a stack of another kind: what lies below it is not this stack.
@@ -41,7 +42,7 @@ impl Stack {
     /// What can be read of the thread's stack, which ends at `sp` now; nothing if that is not known.
     #[inline(always)]
     pub(crate) const fn above(&self, sp: usize) -> Above {
-        Above { sp, bytes: if self.holds(sp) { self.high - sp } else { 0 } }
+        Above { sp, places: if self.holds(sp) { self.high - (WORD - 1) - sp } else { 0 } }
     }
 
     /// Learns of the stack, if it is the thread's own, as far as `sp`, where it ends now.
@@ -80,15 +81,15 @@ impl Stack {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Above {
     sp: usize,
-    /// How many can be read, a multiple of a word's.
-    bytes: usize,
+    /// At how many offsets a word can be read.
+    places: usize,
 }
 
 impl Above {
     /// Whether every word up to the one at `offset` can be read.
     #[inline(always)]
     pub(crate) const fn has(self, offset: usize) -> bool {
-        offset < self.bytes
+        offset < self.places
     }
 
     /// The word at `offset`, a multiple of a word's size, as the distance of two slots is; 0 if it is not known to be on this
