@@ -25,6 +25,8 @@ use core::ffi::c_void;
 mod local;
 #[cfg(all(feature = "malloc-debug", not(feature = "c-abi")))]
 use local::own_trail;
+#[cfg(all(feature = "malloc-debug", not(feature = "c-abi")))]
+pub(crate) use local::with_passes;
 #[cfg(not(feature = "c-abi"))]
 use local::{hear_of_end, let_go, pool};
 #[cfg(not(feature = "c-abi"))]
@@ -33,6 +35,8 @@ pub(crate) use local::{with_cache, with_cache_to_free};
 mod pointed;
 #[cfg(all(feature = "malloc-debug", feature = "c-abi"))]
 use pointed::own_trail;
+#[cfg(all(feature = "malloc-debug", feature = "c-abi"))]
+pub(crate) use pointed::with_passes;
 #[cfg(feature = "c-abi")]
 use pointed::{hear_of_end, let_go, pool};
 #[cfg(feature = "c-abi")]

@@ -18,7 +18,7 @@ pub(super) const ALIGN: usize = 16;
 /// A block of `size` bytes from the thread's list, if the hunter lets it pass.
 #[inline(always)]
 pub(super) fn pop(size: usize) -> Option<NonNull<u8>> {
-    if HEAP.passes_by() { plain::pop(size) } else { None }
+    if Base::passes_by() { plain::pop(size) } else { None }
 }
 
 /// Frees a block to the thread's list; false if it is not for that. Null is none.

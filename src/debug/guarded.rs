@@ -10,7 +10,7 @@ use super::trail::{Held, Trail};
 use crate::config::Hunt;
 use crate::heap::Blocks;
 use crate::os::Span;
-use crate::sync::Relaxed;
+use crate::thread;
 use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut};
 
@@ -36,7 +36,7 @@ pub(crate) struct Guarded<'a, B> {
     pub(crate) hunt: &'a Hunt,
 }
 
-impl<B: Blocks> Guarded<'_, B> {
+impl<B: Blocks + Copy> Guarded<'_, B> {
     #[inline(always)]
     fn phase(&self) -> u32 {
         self.hunter.phase(self.hunt)
@@ -50,19 +50,41 @@ impl<B: Blocks> Guarded<'_, B> {
     /// A block for `layout`, as the settings say.
     #[inline(always)]
     fn serve(&self, layout: Layout, zeroed: bool) -> *mut u8 {
+        if Self::passes_by() { self.plain(layout, zeroed) } else { self.serve_hunted(layout, zeroed) }
+    }
+
+    /// As `serve`, past the fast path. (It takes itself by value: the fast path needs no memory for it.)
+    #[inline(never)]
+    fn serve_hunted(self, layout: Layout, zeroed: bool) -> *mut u8 {
         match self.phase() {
             GUARDS => self.allocate(whole(layout), zeroed),
             PAGES => self.allocate_some(whole(layout), zeroed),
-            OFF => self.plain(layout, zeroed),
+            OFF => {
+                thread::with_passes(|passes| passes.set(u32::MAX));
+                self.plain(layout, zeroed)
+            }
             _ => null_mut(),
         }
     }
 
+    /// Whether the next block is none of the hunter's, and counts it: nothing is hunted, or its turn for pages of its own
+    /// has not come.
+    #[inline(always)]
+    pub(crate) fn passes_by() -> bool {
+        thread::with_passes(|passes| {
+            let left = passes.get();
+            if left > 0 {
+                passes.set(left - 1);
+            }
+            left > 0
+        })
+    }
+
     /// A block where only some are guarded.
-    #[inline]
+    #[cold]
     fn allocate_some(&self, layout: Layout, zeroed: bool) -> *mut u8 {
         if let Some(trail) = self.hunter.trail().or_else(|| self.begin())
-            && self.hunter.is_turn_of_lone(trail)
+            && self.hunter.is_turn_among_passing(trail)
         {
             return self.allocate_chosen(layout, zeroed);
         }
@@ -70,7 +92,7 @@ impl<B: Blocks> Guarded<'_, B> {
     }
 
     /// A block of the inner heap.
-    #[inline]
+    #[inline(always)]
     fn plain(&self, layout: Layout, zeroed: bool) -> *mut u8 {
         if zeroed {
             // SAFETY: any layout may be asked for.
@@ -89,7 +111,7 @@ impl<B: Blocks> Guarded<'_, B> {
         if let Some(at) = self.allocate_lone(layout, zeroed, trail) {
             return at.as_ptr();
         }
-        self.hunter.has_others.store(1, Relaxed);
+        self.hunter.extend_to_all();
         self.allocate_guarded(layout, zeroed, trail)
     }
 
@@ -101,9 +123,8 @@ impl<B: Blocks> Guarded<'_, B> {
         self.hunter.allocate_lone(layout, event, self.mark(trail), zeroed)
     }
 
-    /// Whether the block at `at` is guarded.
-    #[inline]
-    pub(crate) fn has(&self, at: NonNull<u8>) -> bool {
+    /// Whether the block at `at`, which the hunter `may_have`, is guarded.
+    fn has_indeed(&self, at: NonNull<u8>) -> bool {
         match self.phase() {
             GUARDS => true,
             PAGES => self.hunter.has_some(at.as_ptr() as usize),
@@ -199,6 +220,32 @@ impl<B: Blocks> Guarded<'_, B> {
         }
     }
 
+    /// `dealloc` of a block that may be the hunter's.
+    ///
+    /// # Safety
+    /// - As for `dealloc`.
+    #[inline(never)]
+    unsafe fn free_hunted(self, block: *mut u8, layout: Layout) {
+        match NonNull::new(block).filter(|at| self.has_indeed(*at)) {
+            Some(at) => self.release(at, Some(layout), Call::Free),
+            // SAFETY: handed on.
+            None => unsafe { self.heap.dealloc(block, layout) },
+        }
+    }
+
+    /// `realloc` of a block that may be the hunter's.
+    ///
+    /// # Safety
+    /// - As for `realloc`.
+    #[inline(never)]
+    unsafe fn resize_hunted(self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        match NonNull::new(block).filter(|at| self.has_indeed(*at)) {
+            Some(at) => self.reallocate(at, Some(layout), new_size),
+            // SAFETY: handed on.
+            None => unsafe { self.heap.realloc(block, layout, new_size) },
+        }
+    }
+
     /// Frees a block that `layout` is passed with, or that only its address is known of.
     #[inline]
     fn release(&self, at: NonNull<u8>, layout: Option<Layout>, call: Call) {
@@ -291,15 +338,11 @@ impl<B: Blocks> Guarded<'_, B> {
 
 /// The calls of C, which do not say what a block was asked for with.
 #[cfg(feature = "c-abi")]
-impl<B: Blocks> Guarded<'_, B> {
-    /// Whether the next block is none of the hunter's: nothing is hunted, or its turn for pages of its own has not come.
+impl<B: Blocks + Copy> Guarded<'_, B> {
+    /// Whether the block at `at` is guarded.
     #[inline(always)]
-    pub(crate) fn passes_by(&self) -> bool {
-        match self.phase() {
-            OFF => true,
-            PAGES => self.hunter.trail().is_some_and(Trail::is_before_turn),
-            _ => false,
-        }
+    pub(crate) fn has(&self, at: NonNull<u8>) -> bool {
+        self.hunter.may_have(at.as_ptr() as usize) && self.has_indeed(at)
     }
 
     /// `free` by the address alone.
@@ -320,32 +363,36 @@ impl<B: Blocks> Guarded<'_, B> {
 }
 
 // SAFETY: blocks lie in blocks of the inner heap, which are larger; see `guard.rs`.
-unsafe impl<B: Blocks> Blocks for Guarded<'_, B> {
-    #[inline]
+unsafe impl<B: Blocks + Copy> Blocks for Guarded<'_, B> {
+    #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.serve(layout, false)
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         self.serve(layout, true)
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        match NonNull::new(block).filter(|at| self.has(*at)) {
-            Some(at) => self.release(at, Some(layout), Call::Free),
+        if self.hunter.may_have(block as usize) {
             // SAFETY: handed on.
-            None => unsafe { self.heap.dealloc(block, layout) },
+            unsafe { self.free_hunted(block, layout) };
+        } else {
+            // SAFETY: handed on.
+            unsafe { self.heap.dealloc(block, layout) };
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        match NonNull::new(block).filter(|at| self.has(*at)) {
-            Some(at) => self.reallocate(at, Some(layout), new_size),
+        if self.hunter.may_have(block as usize) {
             // SAFETY: handed on.
-            None => unsafe { self.heap.realloc(block, layout, new_size) },
+            unsafe { self.resize_hunted(block, layout, new_size) }
+        } else {
+            // SAFETY: handed on.
+            unsafe { self.heap.realloc(block, layout, new_size) }
         }
     }
 

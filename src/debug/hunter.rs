@@ -12,7 +12,7 @@ use super::voice;
 use crate::config::Hunt;
 use crate::heap::Blocks;
 use crate::os;
-use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
+use crate::sync::{Acquire, AtomicU32, AtomicU64, AtomicUsize, Relaxed, Release};
 use crate::thread;
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -21,6 +21,8 @@ use core::ptr::NonNull;
 #[derive(Debug)]
 pub(crate) struct Hunter {
     phase: AtomicU32,
+    /// The addresses at which there may be blocks of the hunter's: where they begin, and how many they are.
+    hunted: (AtomicUsize, AtomicUsize),
     hunt: UnsafeCell<Hunt>,
     pub(super) begins: Begins,
     pub(super) threads: Threads,
@@ -71,6 +73,7 @@ impl Hunter {
     pub(crate) const fn new(hooks: Hooks) -> Self {
         Self {
             phase: AtomicU32::new(CLOSED),
+            hunted: (AtomicUsize::new(0), AtomicUsize::new(usize::MAX)),
             hunt: UnsafeCell::new(Hunt::new()),
             begins: Begins::new(),
             threads: Threads::new(),
@@ -131,6 +134,9 @@ impl Hunter {
             Hunt { canary: false, .. } => PAGES,
             _ => GUARDS,
         };
+        if phase != GUARDS {
+            self.hunted.1.store(0, Relaxed);
+        }
         // Release: publishes the settings.
         self.phase.store(phase, Release);
         // May allocate: by now that is served.
@@ -178,6 +184,7 @@ impl Hunter {
     }
 
     /// The calling thread's trail, which is made if it has none; `None` without memory, and once the thread has ended.
+    #[inline(always)]
     pub(super) fn trail(&self) -> Option<&'static Trail> {
         thread::trail(|| self.trails.take(&self.threads))
     }
@@ -193,6 +200,27 @@ impl Hunter {
         let stack =
             if is_watched { trail.memory.capture(door, &self.stacks, hunt.frames, trail.time.get()) } else { 0 };
         Event { stack, thread: trail.number.get(), time: trail.time.get() }
+    }
+
+    /// Whether a block at `address` may be one of the hunter's.
+    #[inline(always)]
+    pub(super) fn may_have(&self, address: usize) -> bool {
+        // Relaxed: who has such a block has heard of it since.
+        address.wrapping_sub(self.hunted.0.load(Relaxed)) < self.hunted.1.load(Relaxed)
+    }
+
+    /// There are going to be blocks of the hunter's in `span` where there were none.
+    pub(super) fn extend(&self, span: os::Span) {
+        if self.phase.load(Relaxed) == PAGES && self.has_others.load(Relaxed) == 0 {
+            self.hunted.0.store(span.at, Relaxed);
+            self.hunted.1.fetch_max(span.bytes, Relaxed);
+        }
+    }
+
+    /// There are going to be blocks of the hunter's everywhere.
+    pub(super) fn extend_to_all(&self) {
+        self.has_others.store(1, Relaxed);
+        self.hunted.1.store(usize::MAX, Relaxed);
     }
 
     /// Whether a block begins at `address` that is one of some with guards.
@@ -268,7 +296,7 @@ impl Hunter {
 /// What a process does with its hunter at its ends and forks.
 impl Hunter {
     /// The thread of `trail` ends: what it held back goes.
-    pub(crate) fn end_thread(&self, trail: &Trail, heap: &Guarded<'_, impl Blocks>) {
+    pub(crate) fn end_thread(&self, trail: &Trail, heap: &Guarded<'_, impl Blocks + Copy>) {
         heap.let_go_beyond(trail, 0, 0);
         self.trails.put(trail, &self.threads);
     }

@@ -18,6 +18,7 @@ use crate::config::Side;
 use crate::lock::{Locked, Rank, Spin};
 use crate::os::{self, Registers, Span};
 use crate::sync::{Acquire, AtomicPtr, AtomicU32, AtomicUsize, Relaxed, Release, SeqCst};
+use crate::thread;
 use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut};
 
@@ -154,6 +155,12 @@ impl Lone {
             [region, table].into_iter().for_each(os::unmap);
         }
         true
+    }
+
+    /// Where all its blocks are.
+    fn region(&self) -> Span {
+        // Acquire: pairs with `open`.
+        Span { at: self.begin.load(Acquire), bytes: self.bytes.load(Relaxed) }
     }
 
     /// The page of the region that `address` is in.
@@ -429,6 +436,18 @@ impl Hunter {
         trail.turn.replace(1 + trail.random() % (2 * every - 1)) == 1
     }
 
+    /// As `is_turn_of_lone`, where blocks without pages of their own have nothing, and so may pass by.
+    pub(super) fn is_turn_among_passing(&self, trail: &Trail) -> bool {
+        let every = self.hunt().page;
+        let is_first = trail.turn.replace(1) == 0;
+        match every {
+            0 => thread::with_passes(|passes| passes.set(u32::MAX)),
+            1 => {}
+            _ => thread::with_passes(|passes| passes.set(trail.random() % (2 * every - 1))),
+        }
+        every == 1 || every > 1 && !is_first
+    }
+
     /// A block with pages of its own, which read zero if it is to be `zeroed`; `None` where it cannot have any.
     #[cold]
     #[inline(never)]
@@ -437,6 +456,7 @@ impl Hunter {
             self.lone.warn_once(NO_MORE_PAGES);
             return None;
         }
+        self.extend(self.lone.region());
         self.watch_faults();
         let page = 1 << self.lone.page_shift.load(Relaxed);
         let size = layout.size().max(1);

@@ -176,6 +176,7 @@ impl Trails {
         trail.calls.set(0);
         trail.due.set(1);
         trail.epoch.set(0);
+        trail.turn.set(0);
         trail.is_unwatched.set(false);
         trail.memory.forget();
         Some(trail)

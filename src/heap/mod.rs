@@ -474,6 +474,16 @@ pub struct Attached<'a, S, L> {
     cache: &'a Cache,
 }
 
+#[cfg(feature = "malloc-debug")]
+impl<S, L> Clone for Attached<'_, S, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+#[cfg(feature = "malloc-debug")]
+impl<S, L> Copy for Attached<'_, S, L> {}
+
 // SAFETY: the engine hands out disjoint blocks of the class or run that serves the layout; see the layers.
 unsafe impl<S: Source, L: RawLock> Blocks for Attached<'_, S, L> {
     #[inline]

@@ -43,6 +43,16 @@ pub(super) fn own_trail<R>(section: impl FnOnce(&Cell<Option<&'static Trail>>) -
     TRAIL.with(section)
 }
 
+/// Runs `section` with how many blocks of the thread pass by the hunter.
+#[cfg(feature = "malloc-debug")]
+#[inline(always)]
+pub(crate) fn with_passes<R>(section: impl FnOnce(&Cell<u32>) -> R) -> R {
+    std::thread_local! {
+        static PASSES: Cell<u32> = const { Cell::new(0) };
+    }
+    PASSES.with(section)
+}
+
 /// Runs `section` with the thread's cache.
 #[inline(always)]
 pub(crate) fn with_cache<R>(section: impl FnOnce(&Cache) -> R) -> R {

@@ -22,6 +22,9 @@ struct Own {
     /// What the corruption hunter knows of the thread.
     #[cfg(feature = "malloc-debug")]
     trail: Cell<Option<&'static crate::debug::Trail>>,
+    /// How many blocks of the thread pass by the hunter.
+    #[cfg(feature = "malloc-debug")]
+    passes: Cell<u32>,
 }
 
 /// Runs `section` with the place of the thread's trail.
@@ -29,6 +32,13 @@ struct Own {
 #[inline(always)]
 pub(super) fn own_trail<R>(section: impl FnOnce(&Cell<Option<&'static crate::debug::Trail>>) -> R) -> R {
     with_own(|own| section(&own.trail))
+}
+
+/// Runs `section` with how many blocks of the thread pass by the hunter.
+#[cfg(feature = "malloc-debug")]
+#[inline(always)]
+pub(crate) fn with_passes<R>(section: impl FnOnce(&Cell<u32>) -> R) -> R {
+    with_own(|own| section(&own.passes))
 }
 
 /// The thread takes no cache any more, or for now.
@@ -70,6 +80,7 @@ mod word {
         cache
     }
 
+    #[inline(always)]
     pub(super) fn own() -> *const Own {
         let own: *const Own;
         // SAFETY: adds the storage's place to the thread's base; nothing is written.
@@ -94,6 +105,8 @@ mod word {
             freed: Cell::new(0),
             #[cfg(feature = "malloc-debug")]
             trail: Cell::new(None),
+            #[cfg(feature = "malloc-debug")]
+            passes: Cell::new(0),
         } };
     }
 
@@ -108,6 +121,7 @@ mod word {
 }
 
 /// Runs `section` with what the thread has of its own.
+#[inline(always)]
 fn with_own<R>(section: impl FnOnce(&Own) -> R) -> R {
     // SAFETY: the storage is there as long as the thread, zeroed at its begin, and no other thread's.
     section(unsafe { &*word::own() })
