@@ -27,11 +27,8 @@ pub(super) fn pop(size: usize) -> Option<NonNull<u8>> {
 /// - `at` came from this heap and is live, or is null; else it is reported if it is one of the hunter's.
 #[inline(always)]
 pub(super) unsafe fn push(at: *mut c_void) -> bool {
-    match NonNull::new(at.cast()) {
-        // SAFETY: handed on.
-        Some(block) if !HEAP.has(block) => unsafe { plain::push(at) },
-        _ => false,
-    }
+    // SAFETY: handed on.
+    !HEAP.may_have(at as usize) && unsafe { plain::push(at) }
 }
 
 /// Frees a block.

@@ -339,10 +339,15 @@ impl<B: Blocks + Copy> Guarded<'_, B> {
 /// The calls of C, which do not say what a block was asked for with.
 #[cfg(feature = "c-abi")]
 impl<B: Blocks + Copy> Guarded<'_, B> {
-    /// Whether the block at `at` is guarded.
+    /// Whether a block at `address` may be guarded.
     #[inline(always)]
+    pub(crate) fn may_have(&self, address: usize) -> bool {
+        self.hunter.may_have(address)
+    }
+
+    /// Whether the block at `at` is guarded.
     pub(crate) fn has(&self, at: NonNull<u8>) -> bool {
-        self.hunter.may_have(at.as_ptr() as usize) && self.has_indeed(at)
+        self.may_have(at.as_ptr() as usize) && self.has_indeed(at)
     }
 
     /// `free` by the address alone.
