@@ -23,7 +23,8 @@ pub struct Stats {
     pub retained: usize,
     /// Bytes taken for slab records; they are part of `mapped`.
     pub records: usize,
-    /// Bytes of the page map that may be resident, beside `resident` and `mapped`: 32 bytes and a bit for each mapped page.
+    /// Bytes of the page map that may be resident, beside `resident` and `mapped`: 32 bytes and a bit for each mapped page, twice that
+    /// with `malloc-debug`.
     pub map: usize,
     /// Threads with a cache.
     pub threads: usize,

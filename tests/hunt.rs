@@ -373,8 +373,42 @@ fn d12_correct_programs_are_silent() {
             run(words, program).is_silent();
         }
     }
-    assert_eq!(run("", "handler").status.code(), Some(77));
-    assert_eq!(run("page", "handler").status.code(), Some(77));
+}
+
+/// A fault that is none of the hunter's goes to the program's handlers, each once, whatever the order is in which they and the
+/// hunter's were installed, and whether they hand it on, put back who was there before them, or return.
+#[test]
+fn d12_handlers_of_faults_are_called_as_without_a_hunter() {
+    let ends = |words: &str, order: &str, said: &str| {
+        let ended = run(words, &format!("handlers:{order}"));
+        let segv = (None, Some(libc::SIGSEGV));
+        let (code, signal) = if said.ends_with('a') { (Some(77), None) } else { segv };
+        assert_eq!((ended.status.code(), ended.status.signal()), (code, signal), "{words}: {order}: {ended:?}");
+        assert_eq!(ended.stdout, said, "{words}: {order}");
+    };
+    for words in ["", "page"] {
+        for (order, said) in [
+            ("a.", "a"),
+            ("a.b", "ba"),
+            ("a.b.", "ba"),
+            ("a.b.c.", "cba"),
+            ("a.b.b", "ba"),
+            ("a.b.b.", "ba"),
+            ("a.b.b.b.b.b.b.b.b.b.", "ba"),
+            (".b.", "b"),
+        ] {
+            ends(words, order, said);
+        }
+        for (order, said) in [("a.p.", "pa"), (".p.", "p"), ("a.b.p.", "pba"), ("a.o.", "o"), (".o.", "o")] {
+            ends(words, order, said);
+        }
+        assert!(run(words, "handlers:.m.").stdout == "mmmdone\n");
+    }
+    // Two that hand on to one another, but for the hunter between them.
+    ends("page", "a.b.c.b.c.", "cba");
+    ends("page", ".b.c.b", "bc");
+    // The hunter does not see who was installed again when another one is there by then.
+    ends("page", "a.b.bc.", "cbba");
 }
 
 const NO_MORE_PAGES: &str =

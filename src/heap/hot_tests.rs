@@ -78,9 +78,16 @@ fn other_sizes_and_alignments_do_not_get_it() {
         let heap = through(engine, cache);
         // Else the place is closed before the heap grows.
         pairs(&heap, of(64 * PAGES), 1);
+        let twice = 2 * of(PAGES).size();
+        // SAFETY: any layout may be asked for.
+        let both = unsafe { heap.alloc(of(2 * PAGES).align_to(twice).unwrap()) };
+        // SAFETY: allocated above. What is cut off is the best fit for what follows. It is at no multiple of twice its length,
+        // wherever the system has mapped the heap, and such multiples there are without growing.
+        let before = unsafe { heap.realloc(both, of(2 * PAGES), of(PAGES).size()) };
         pairs(&heap, of(PAGES), 10);
         let run = cache.hot().at.load(crate::sync::Relaxed);
-        let beyond = of(PAGES).align_to(2 * (run & run.wrapping_neg())).unwrap();
+        assert_eq!(run, before as usize + of(PAGES).size(), "side by side");
+        let beyond = of(PAGES).align_to(twice).unwrap();
         for other in [of(PAGES - 1), of(PAGES + 1), beyond] {
             // SAFETY: any layout may be asked for.
             let block = unsafe { heap.alloc(other) };
@@ -89,6 +96,8 @@ fn other_sizes_and_alignments_do_not_get_it() {
             unsafe { heap.dealloc(block, other) };
         }
         assert_eq!(cache.hot().pages(), PAGES);
+        // SAFETY: allocated above, for its new size.
+        unsafe { heap.dealloc(before, of(PAGES)) };
     });
 }
 

@@ -11,36 +11,45 @@ use core::cell::Cell;
 
 /// What a record may hold: any bits of it are a value.
 pub(super) trait Word: Copy {
+    /// No longer than need be: records take as much again for the copies.
+    type Bits: copy::Bits;
+
     /// The value in so many bits that two values differ in them.
-    fn bits(self) -> u64;
+    fn bits(self) -> Self::Bits;
 }
 
 impl Word for u8 {
+    type Bits = u32;
+
     #[inline(always)]
-    fn bits(self) -> u64 {
-        u64::from(self)
+    fn bits(self) -> u32 {
+        u32::from(self)
     }
 }
 
 impl Word for u32 {
+    type Bits = Self;
+
     #[inline(always)]
-    fn bits(self) -> u64 {
-        u64::from(self)
+    fn bits(self) -> Self {
+        self
     }
 }
 
 impl Word for u64 {
+    type Bits = Self;
+
     #[inline(always)]
-    fn bits(self) -> u64 {
+    fn bits(self) -> Self {
         self
     }
 }
 
 /// A word that one thread at a time reaches, and that is set before it is read.
 #[derive(Debug)]
-pub(super) struct Kept<T: Copy> {
+pub(super) struct Kept<T: Word> {
     word: Cell<T>,
-    copy: copy::Local,
+    copy: copy::Local<T::Bits>,
 }
 
 impl<T: Word> Kept<T> {
@@ -128,7 +137,7 @@ impl KeptPtr {
 
 /// A sum over something that is written whole, in place of copies of its words.
 #[derive(Debug)]
-pub(super) struct Seal(copy::Local);
+pub(super) struct Seal(copy::Local<u64>);
 
 impl Seal {
     /// A seal on nothing yet: `renew` follows.
@@ -186,12 +195,12 @@ mod copy {
     pub(super) const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
     #[cfg(feature = "malloc-debug")]
-    pub(in crate::heap) use on::Marks;
+    pub(in crate::heap) use on::{Bits, Marks};
     #[cfg(feature = "malloc-debug")]
     pub(super) use on::{Local, Shared};
 
     #[cfg(not(feature = "malloc-debug"))]
-    pub(in crate::heap) use off::Marks;
+    pub(in crate::heap) use off::{Bits, Marks};
     #[cfg(not(feature = "malloc-debug"))]
     pub(super) use off::{Local, Shared};
 
@@ -203,37 +212,54 @@ mod copy {
         use crate::sync::mapped::AtomicU64;
         use core::cell::Cell;
 
-        /// Not zero for zero: what is overwritten by zeros is seen, too.
-        fn copy_of(bits: u64) -> u64 {
-            (bits ^ FACTOR).wrapping_mul(FACTOR)
-        }
-
         /// Zero for zero: memory of zeros is words of zero.
         fn shared_copy_of(bits: u64) -> u64 {
             bits.wrapping_mul(FACTOR)
         }
 
-        #[derive(Debug)]
-        pub(in crate::heap::kept) struct Local(Cell<u64>);
+        /// What a value and its copy are made of. No two values share a copy.
+        pub(in crate::heap) trait Bits: Copy + Eq {
+            /// Not zero for zero: what is overwritten by zeros is seen, too.
+            fn copy_of(self) -> Self;
+        }
 
-        impl Local {
+        impl Bits for u32 {
+            #[inline(always)]
+            fn copy_of(self) -> Self {
+                (self ^ FACTOR as Self).wrapping_mul(FACTOR as Self)
+            }
+        }
+
+        impl Bits for u64 {
+            #[inline(always)]
+            fn copy_of(self) -> Self {
+                (self ^ FACTOR).wrapping_mul(FACTOR)
+            }
+        }
+
+        #[derive(Debug)]
+        pub(in crate::heap::kept) struct Local<B: Copy>(Cell<B>);
+
+        impl Local<u64> {
             pub(in crate::heap::kept) const fn none() -> Self {
                 Self(Cell::new(0))
             }
+        }
 
-            pub(in crate::heap::kept) fn new(bits: impl FnOnce() -> u64) -> Self {
-                Self(Cell::new(copy_of(bits())))
+        impl<B: Bits> Local<B> {
+            pub(in crate::heap::kept) fn new(bits: impl FnOnce() -> B) -> Self {
+                Self(Cell::new(bits().copy_of()))
             }
 
-            pub(in crate::heap::kept) fn set(&self, bits: impl FnOnce() -> u64) {
-                self.0.set(copy_of(bits()));
+            pub(in crate::heap::kept) fn set(&self, bits: impl FnOnce() -> B) {
+                self.0.set(bits().copy_of());
             }
 
-            pub(in crate::heap::kept) fn agrees(&self, bits: impl FnOnce() -> u64) -> bool {
-                self.0.get() == copy_of(bits())
+            pub(in crate::heap::kept) fn agrees(&self, bits: impl FnOnce() -> B) -> bool {
+                self.0.get() == bits().copy_of()
             }
 
-            pub(in crate::heap::kept) fn insist(&self, bits: impl FnOnce() -> u64) {
+            pub(in crate::heap::kept) fn insist(&self, bits: impl FnOnce() -> B) {
                 if !self.agrees(bits) {
                     die(Fatal::Damaged);
                 }
@@ -278,28 +304,35 @@ mod copy {
     /// No copies: nothing is ever found, and nothing is done.
     #[cfg(not(feature = "malloc-debug"))]
     mod off {
+        use core::marker::PhantomData;
+
+        pub(in crate::heap) trait Bits {}
+
+        impl Bits for u32 {}
+        impl Bits for u64 {}
+
         #[derive(Debug)]
-        pub(in crate::heap::kept) struct Local;
+        pub(in crate::heap::kept) struct Local<B>(PhantomData<B>);
 
-        impl Local {
+        impl<B> Local<B> {
             pub(in crate::heap::kept) const fn none() -> Self {
-                Self
+                Self(PhantomData)
             }
 
             #[inline(always)]
-            pub(in crate::heap::kept) fn new(_: impl FnOnce() -> u64) -> Self {
-                Self
+            pub(in crate::heap::kept) fn new(_: impl FnOnce() -> B) -> Self {
+                Self::none()
             }
 
             #[inline(always)]
-            pub(in crate::heap::kept) fn set(&self, _: impl FnOnce() -> u64) {}
+            pub(in crate::heap::kept) fn set(&self, _: impl FnOnce() -> B) {}
 
-            pub(in crate::heap::kept) fn agrees(&self, _: impl FnOnce() -> u64) -> bool {
+            pub(in crate::heap::kept) fn agrees(&self, _: impl FnOnce() -> B) -> bool {
                 true
             }
 
             #[inline(always)]
-            pub(in crate::heap::kept) fn insist(&self, _: impl FnOnce() -> u64) {}
+            pub(in crate::heap::kept) fn insist(&self, _: impl FnOnce() -> B) {}
         }
 
         #[derive(Debug, Default)]

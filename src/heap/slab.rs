@@ -42,20 +42,26 @@ impl Place {
 }
 
 impl Kind for Place {
+    type Bits = u32;
+
     #[inline(always)]
-    fn bits(self) -> u64 {
-        u64::from(self.0)
+    fn bits(self) -> u32 {
+        u32::from(self.0)
     }
 }
 
 impl Kind for Class {
+    type Bits = u32;
+
     #[inline(always)]
-    fn bits(self) -> u64 {
-        self.index() as u64
+    fn bits(self) -> u32 {
+        self.index() as u32
     }
 }
 
 impl Kind for Option<SlabRef> {
+    type Bits = u64;
+
     #[inline(always)]
     fn bits(self) -> u64 {
         self.map_or(0, |slab| slab.0.as_ptr() as u64)

@@ -2,6 +2,7 @@
 
 use super::Span;
 use crate::sync::{Acquire, AtomicUsize, Relaxed, Release};
+use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
@@ -75,75 +76,90 @@ pub(crate) unsafe fn on_stack(stack: Span, work: &mut dyn FnMut()) {
 /// The signals of a fault.
 const FAULTS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 
-/// Who handled faults before, and who does.
-struct Handlers {
-    /// By signal; the newest generation counts.
-    before: core::cell::UnsafeCell<[[MaybeUninit<libc::sigaction>; 2]; GENERATIONS]>,
-    generation: AtomicUsize,
-    /// The newest generation that somebody writes, or has written.
-    claimed: AtomicUsize,
-    ours: AtomicUsize,
+/// Who comes first when an address faults.
+static FIRST: AtomicUsize = AtomicUsize::new(0);
+
+/// Has `ours`, the same in every call, called when an address faults, before whoever was there for it. Another call finds out
+/// whether somebody has taken its place since, and then comes before that one.
+pub(crate) fn on_fault(ours: OnFault) {
+    // Relaxed: the system's call that installs a handler publishes it to that one.
+    FIRST.store(ours as usize, Relaxed);
+    CHAINS.iter().zip(FAULTS).for_each(|(chain, signal)| chain.come_first(signal));
 }
 
 /// How often others may take the place of our handler: after that it is theirs.
 const GENERATIONS: usize = 8;
 
-// SAFETY: a generation is written by one thread, before it is published.
-unsafe impl Sync for Handlers {}
+type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
-static HANDLERS: Handlers = Handlers {
-    before: core::cell::UnsafeCell::new([const { [const { MaybeUninit::zeroed() }; 2] }; GENERATIONS]),
-    generation: AtomicUsize::new(0),
-    claimed: AtomicUsize::new(0),
-    ours: AtomicUsize::new(0),
-};
-
-/// Has `ours`, the same in every call, called when an address faults, before whoever was there for it. Another call finds out
-/// whether somebody has taken its place since, and then comes before that one.
-pub(crate) fn on_fault(ours: OnFault) {
-    // Relaxed: the system's call below publishes it to every handler.
-    HANDLERS.ours.store(ours as usize, Relaxed);
-    // Acquire: pairs with the release below.
-    let generation = HANDLERS.generation.load(Acquire);
-    if FAULTS.into_iter().all(|signal| is_ours(&handler_of(signal))) {
-        return;
-    }
-    // One thread at a time: the next generation is its own. Relaxed: who loses writes nothing.
-    if generation + 1 >= GENERATIONS
-        || HANDLERS.claimed.compare_exchange(generation, generation + 1, Relaxed, Relaxed).is_err()
-    {
-        return;
-    }
-    for (index, signal) in FAULTS.into_iter().enumerate() {
-        let now = handler_of(signal);
-        let before = if is_ours(&now) { handler_before(generation, index) } else { now };
-        // SAFETY: this generation is this thread's to write, and read by nobody before it is published.
-        unsafe { (&mut *HANDLERS.before.get())[generation + 1][index].write(before) };
-    }
-    // Release: publishes who was there before; pairs with the acquire above and in `forward`.
-    HANDLERS.generation.store(generation + 1, Release);
-    for signal in FAULTS {
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: zero bits are one.
-        let action = unsafe { action.assume_init_mut() };
-        action.sa_sigaction = handle as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        // SAFETY: the handler stays as long as the process.
-        let _ = unsafe { libc::sigaction(signal, action, null_mut()) };
-    }
-}
+/// Our handler has another address each time it comes first. Who takes its place may hand faults on to it, or put it back:
+/// then the address tells which handlers are meant, those before it, of which that one is none.
+static OURS: [Handler; GENERATIONS] =
+    [handle::<0>, handle::<1>, handle::<2>, handle::<3>, handle::<4>, handle::<5>, handle::<6>, handle::<7>];
 
 /// Whether a signal comes to us.
 fn is_ours(action: &libc::sigaction) -> bool {
-    action.sa_sigaction == handle as *const () as usize
+    OURS.iter().any(|ours| *ours as usize == action.sa_sigaction)
 }
 
-/// Who handled signal `index` before `generation`.
-fn handler_before(generation: usize, index: usize) -> libc::sigaction {
-    // SAFETY: written before it was published, and never again.
-    let before = unsafe { &(&*HANDLERS.before.get())[generation][index] };
-    // SAFETY: zero bits are one, and so is what the system wrote.
-    unsafe { before.assume_init() }
+/// Who handled a signal before us.
+struct Chain {
+    /// By generation. Of the first, whose handler is never installed, it stays zero: the system's own way.
+    before: [UnsafeCell<MaybeUninit<libc::sigaction>>; GENERATIONS],
+    generation: AtomicUsize,
+    /// The newest generation that somebody writes, or has written.
+    claimed: AtomicUsize,
+}
+
+// SAFETY: a generation is written by one thread, before its handler is installed.
+unsafe impl Sync for Chain {}
+
+static CHAINS: [Chain; 2] = [const {
+    Chain {
+        before: [const { UnsafeCell::new(MaybeUninit::zeroed()) }; GENERATIONS],
+        generation: AtomicUsize::new(0),
+        claimed: AtomicUsize::new(0),
+    }
+}; 2];
+
+impl Chain {
+    /// Comes before whoever handles `signal` now, if that is somebody else.
+    fn come_first(&self, signal: c_int) {
+        // Acquire: pairs with the release below.
+        let (now, next) = (handler_of(signal), self.generation.load(Acquire) + 1);
+        // One thread at a time: the next generation is its own. Relaxed: who loses writes nothing.
+        if is_ours(&now)
+            || next >= GENERATIONS
+            || self.claimed.compare_exchange(next - 1, next, Relaxed, Relaxed).is_err()
+        {
+            return;
+        }
+        // SAFETY: this generation is this thread's to write, and read by nobody before its handler is installed.
+        unsafe { self.before[next].get().write(MaybeUninit::new(now)) };
+        // Release: the generation is written; pairs with the acquire above.
+        self.generation.store(next, Release);
+        let mut action = libc::sigaction { sa_sigaction: OURS[next] as usize, ..self.before(0) };
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        install(signal, &action);
+    }
+
+    /// Who was there before `generation`.
+    fn before(&self, generation: usize) -> libc::sigaction {
+        // SAFETY: written before the handler was installed, and never again.
+        let before = unsafe { self.before[generation].get().read() };
+        // SAFETY: zero bits are one, and so is what the system wrote.
+        unsafe { before.assume_init() }
+    }
+
+    /// Which generation's `before` gets a fault that comes to `generation`: the last one who does not have it yet, through a
+    /// generation in `with` or as the handler `now`. (One who was installed again is there more than once.)
+    fn next(&self, generation: usize, with: usize, now: &libc::sigaction) -> usize {
+        let has_it = |action: usize| {
+            let is_with = |other: usize| with >> other & 1 != 0 && self.before(other).sa_sigaction == action;
+            now.sa_sigaction == action || (1..GENERATIONS).any(is_with)
+        };
+        (1..=generation).rev().find(|other| !has_it(self.before(*other).sa_sigaction)).unwrap_or(0)
+    }
 }
 
 /// Who handles a signal now.
@@ -155,33 +171,59 @@ fn handler_of(signal: c_int) -> libc::sigaction {
     unsafe { action.assume_init() }
 }
 
-/// Called by the system.
-extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the system hands one.
-    let info_of_fault = unsafe { &*info };
-    // SAFETY: it is of a fault.
-    let address = unsafe { info_of_fault.si_addr() } as usize;
-    // SAFETY: `on_fault` stored one.
-    let ours = unsafe { core::mem::transmute::<usize, OnFault>(HANDLERS.ours.load(Relaxed)) };
-    ours(address, &interrupted(context));
-    forward(signal, info, context);
+/// Has `action` handle a signal.
+fn install(signal: c_int, action: &libc::sigaction) {
+    // SAFETY: what it names was installed before, or stays as long as the process.
+    let _ = unsafe { libc::sigaction(signal, action, null_mut()) };
 }
 
-/// Hands a fault on to whoever handled it before; where nobody did, the next fault ends the process.
-fn forward(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // Acquire: pairs with the release in `on_fault`.
-    let (index, generation) = (usize::from(signal == FAULTS[1]), HANDLERS.generation.load(Acquire));
-    let before = handler_before(generation, index);
+/// Which handlers have a fault now. It is noted where what the system tells of the fault ends, in words that it leaves zero:
+/// whoever hands a fault on hands them on, too, and who leaves a handler by a jump leaves them behind.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Note {
+    /// Whose note it is: there may be two heaps of this kind in a process, each with a hunter.
+    by: *const Chain,
+    /// A bit for each generation whose `before` has it.
+    with: usize,
+}
+
+/// Called by the system, or by whoever took the place of this generation's handler and hands on to it.
+extern "C" fn handle<const GENERATION: usize>(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let chain = &CHAINS[usize::from(signal == FAULTS[1])];
+    let place = info.wrapping_add(1).cast::<Note>().wrapping_sub(1);
+    // SAFETY: the end of what the system hands.
+    let note = unsafe { place.read() };
+    let with = if core::ptr::eq(note.by, chain) { note.with } else { 0 };
+    if with == 0 {
+        // SAFETY: the system hands one.
+        let info = unsafe { &*info };
+        // SAFETY: it is of a fault.
+        let address = unsafe { info.si_addr() } as usize;
+        // SAFETY: `on_fault` stored one.
+        let ours = unsafe { core::mem::transmute::<usize, OnFault>(FIRST.load(Relaxed)) };
+        ours(address, &interrupted(context));
+    }
+    let next = chain.next(GENERATION, with, &handler_of(signal));
+    // SAFETY: as above.
+    unsafe { place.write(Note { by: chain, with: with | 1 << next }) };
+    call(&chain.before(next), signal, info, context);
+    // SAFETY: as above.
+    unsafe { place.write(note) };
+}
+
+/// Hands a fault to `before`; where that is nobody, the next fault ends the process.
+fn call(before: &libc::sigaction, signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    if before.sa_flags & libc::SA_RESETHAND != 0 {
+        // Once only, as the system does: else one that counts on that, and returns, is called without end.
+        install(signal, &CHAINS[0].before(0));
+    }
     match before.sa_sigaction {
-        libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: puts back what was there; the instruction faults again when this returns.
-            let _ = unsafe { libc::sigaction(signal, &raw const before, null_mut()) };
-        }
+        // Puts back what was there; the instruction faults again when this returns.
+        libc::SIG_DFL | libc::SIG_IGN => install(signal, before),
         // SAFETY: with this flag it is such a function.
         action if before.sa_flags & libc::SA_SIGINFO != 0 => unsafe {
-            core::mem::transmute::<usize, extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)>(action)(
-                signal, info, context,
-            );
+            core::mem::transmute::<usize, Handler>(action)(signal, info, context);
         },
         // SAFETY: without it, one of the other kind.
         action => unsafe { core::mem::transmute::<usize, extern "C" fn(c_int)>(action)(signal) },

@@ -5,12 +5,15 @@
     clippy::missing_safety_doc,
     clippy::multiple_unsafe_ops_per_block,
     clippy::disallowed_macros,
+    clippy::disallowed_methods,
     clippy::vec_box,
     reason = "it breaks every rule on purpose, and says what it sees"
 )]
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::hint::black_box;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicPtr, AtomicUsize};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use stratalloc::Stratalloc;
@@ -252,7 +255,7 @@ unsafe fn make(error: &str, block: Layout, number: usize) {
                 busy();
             }
             "fork" => forks(),
-            "handler" => forwards(),
+            order if order.starts_with("handlers:") => handlers(&order["handlers:".len()..]),
             other => panic!("no error is called {other}"),
         }
     }
@@ -401,7 +404,6 @@ fn at_the_limit() {
 }
 
 /// The program takes all mappings that a process may have: blocks come and go nevertheless, or there are none.
-#[allow(clippy::disallowed_methods, reason = "it is the program that maps here")]
 fn without_mappings() {
     let kept: Vec<u8> = black_box(vec![1; 100]);
     let mut blocks = Vec::with_capacity(300);
@@ -497,15 +499,82 @@ fn forks() {
     });
 }
 
-/// A fault that is none of the hunter's goes to the handler that was there before.
-fn forwards() {
-    extern "C" fn handler(_: i32) {
-        // SAFETY: no preconditions.
-        unsafe { libc::_exit(77) }
+/// Faults, which is none of the hunter's errors, with handlers that were installed in an order: each letter is one that says
+/// its letter, a point is time for the hunter to come before the last one.
+fn handlers(order: &str) {
+    for letter in order.chars() {
+        match letter {
+            '.' => free_others(300, 100),
+            'a' => install(0, ends, 0),
+            'b' => install(1, hands_on::<1>, libc::SA_SIGINFO),
+            'c' => install(2, hands_on::<2>, libc::SA_SIGINFO),
+            'p' => install(3, puts_back, libc::SA_SIGINFO),
+            'o' => install(4, returns, libc::SA_SIGINFO | libc::SA_RESETHAND),
+            'm' => install(5, mends, libc::SA_SIGINFO),
+            other => panic!("no handler is called {other}"),
+        }
     }
-    // SAFETY: the handler is a function.
-    unsafe { libc::signal(libc::SIGSEGV, handler as *const () as usize) };
-    free_others(100, 100);
     // SAFETY: none.
     unsafe { read_a_byte(0x2000 as *mut u8) };
+}
+
+type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// Who was there before each handler, when it was installed last.
+static BEFORE: [AtomicPtr<libc::sigaction>; 6] = [const { AtomicPtr::new(std::ptr::null_mut()) }; 6];
+
+fn install(index: usize, handler: Handler, flags: i32) {
+    // SAFETY: zero bits are one, and one with nothing in it.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let before: &mut libc::sigaction = Box::leak(Box::new(action));
+    (action.sa_sigaction, action.sa_flags) = (handler as *const () as usize, libc::SA_NODEFER | flags);
+    // SAFETY: the handler stays.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGSEGV, &raw const action, before) }, 0);
+    // It would be a mistake of its own to hand on to itself.
+    if before.sa_sigaction != action.sa_sigaction {
+        BEFORE[index].store(before, Relaxed);
+    }
+}
+
+/// Says a letter, from a handler.
+fn say(letter: u8) {
+    // SAFETY: a byte is written.
+    unsafe { libc::write(1, (&raw const letter).cast(), 1) };
+}
+
+extern "C" fn ends(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    say(b'a');
+    // SAFETY: no preconditions.
+    unsafe { libc::_exit(77) }
+}
+
+extern "C" fn hands_on<const INDEX: usize>(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    say(b'a' + INDEX as u8);
+    // SAFETY: stored when this was installed.
+    unsafe {
+        let before = (*BEFORE[INDEX].load(Relaxed)).sa_sigaction;
+        std::mem::transmute::<usize, Handler>(before)(signal, info, context);
+    }
+}
+
+extern "C" fn puts_back(signal: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    say(b'p');
+    // SAFETY: as above.
+    unsafe { libc::sigaction(signal, BEFORE[3].load(Relaxed), std::ptr::null_mut()) };
+}
+
+extern "C" fn returns(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    say(b'o');
+}
+
+/// Maps the page that was missing the third time.
+extern "C" fn mends(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    static TIMES: AtomicUsize = AtomicUsize::new(0);
+    say(b'm');
+    if TIMES.fetch_add(1, Relaxed) == 2 {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: the page of the fault is nobody's.
+        let page = unsafe { libc::mmap((*info).si_addr(), 4096, libc::PROT_READ, flags, -1, 0) };
+        assert_ne!(page, libc::MAP_FAILED);
+    }
 }

@@ -2,9 +2,9 @@
 
 #![allow(dead_code, reason = "each user takes what it needs")]
 
-/// Resident bytes of this process.
+/// Resident bytes of this process, but for pages of files: how much of the program's own code has run is not the heap's.
 pub(crate) fn resident_bytes() -> usize {
-    of_rollup("Rss:")
+    of_rollup("Anonymous:")
 }
 
 /// Bytes of this process that are in huge pages.
