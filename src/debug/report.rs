@@ -270,7 +270,7 @@ impl Hunter {
             [] => say!(voice, ""),
             _ => say!(voice, ", in"),
         }
-        tell_frames(voice, stack.iter().map(|address| *address as usize));
+        tell_frames(voice, stack.iter().map(|address| *address as usize), self.hunt().frames);
         if Stacks::is_like(number) && stack.len() > NEAR {
             say!(voice, "        (beyond the first {} as in another call from there, at the same depth)", NEAR);
         }
@@ -304,7 +304,7 @@ impl Hunter {
         let count = walk(here, &mut Stack::unknown(), &mut callers);
         // The place itself comes first: as an address behind it, like those of callers.
         let place = core::iter::once(here.ip() + 1);
-        tell_frames(voice, place.chain(callers.iter().take(count).map(|frame| frame.address)));
+        tell_frames(voice, place.chain(callers.iter().take(count).map(|frame| frame.address)), usize::MAX);
     }
 
     /// Reports a pointer at which no live block begins.
@@ -451,8 +451,8 @@ impl Write for Begin {
     }
 }
 
-/// Says a backtrace, from the first frame on that is not this crate's or a shim before it.
-pub(super) fn tell_frames(voice: &mut Voice, addresses: impl Iterator<Item = usize>) {
+/// Says a backtrace, from the first frame on that is not this crate's or a shim before it, up to `most` frames.
+fn tell_frames(voice: &mut Voice, addresses: impl Iterator<Item = usize>, most: usize) {
     let mut symbols = Symbols::new();
     let mut number = 0;
     for address in addresses {
@@ -460,7 +460,7 @@ pub(super) fn tell_frames(voice: &mut Voice, addresses: impl Iterator<Item = usi
         if number == 0 && begin.is_one_of(&OWN) {
             continue;
         }
-        if begin.is_one_of(&LAST) {
+        if number == most || begin.is_one_of(&LAST) {
             break;
         }
         let _ = write!(voice, "    {number:2}: ");

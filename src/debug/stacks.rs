@@ -163,6 +163,9 @@ const STEPS: usize = 256;
 const LIKES: usize = 512;
 /// Stacks that a thread walks within a step of its clock though it knows one like them: a few per cent of its time.
 const WALKS: u32 = 4;
+/// Frames of this crate's, more than the one that it has where calls in it are inlined: then the innermost callers are its
+/// own, and tell no two stacks apart.
+const OWN: usize = if cfg!(debug_assertions) { 12 } else { 0 };
 /// Set in the number of a stack of which only the `NEAR` innermost callers are sure.
 const LIKE: u32 = 1 << 31;
 /// Bytes that an offset is counted in.
@@ -290,13 +293,13 @@ impl Memory {
         let likes = unsafe { &mut *self.likes.get() };
         let near = near(steps, stack.above(at.pointer), at.caller);
         let like = &mut likes[(near >> 32) as usize % LIKES];
-        if near != 0 && like.mixed == near && !self.may_walk(at.now) {
+        if OWN == 0 && near != 0 && like.mixed == near && !self.may_walk(at.now) {
             return like.number | LIKE;
         }
         self.next.set(self.next.get().wrapping_add(1));
         // One more: the call of this function is none that is asked for.
         let mut frames = [Frame::NONE; FRAMES_MAX + 1];
-        let count = walk(&Context::here(), stack, &mut frames[..=at.limit]);
+        let count = walk(&Context::here(), stack, &mut frames[..=(at.limit + OWN).min(FRAMES_MAX)]);
         let own = frames[..count].iter().take_while(|frame| frame.slot < at.pointer).count();
         let frames = &frames[own..count];
         self.own.set(frames.first().map_or(0, |frame| frame.slot - at.pointer));
