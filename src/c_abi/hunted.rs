@@ -27,8 +27,9 @@ pub(super) fn pop(size: usize) -> Option<NonNull<u8>> {
 /// - `at` came from this heap and is live, or is null; else it is reported if it is one of the hunter's.
 #[inline(always)]
 pub(super) unsafe fn push(at: *mut c_void) -> bool {
+    // A block with pages of its own lies in no slab.
     // SAFETY: handed on.
-    !HEAP.may_have(at as usize) && unsafe { plain::push(at) }
+    !HEAP.may_have_in_slabs() && unsafe { plain::push(at) }
 }
 
 /// Frees a block.

@@ -339,15 +339,15 @@ impl<B: Blocks + Copy> Guarded<'_, B> {
 /// The calls of C, which do not say what a block was asked for with.
 #[cfg(feature = "c-abi")]
 impl<B: Blocks + Copy> Guarded<'_, B> {
-    /// Whether a block at `address` may be guarded.
+    /// Whether blocks in the heap's slabs may be guarded.
     #[inline(always)]
-    pub(crate) fn may_have(&self, address: usize) -> bool {
-        self.hunter.may_have(address)
+    pub(crate) fn may_have_in_slabs(&self) -> bool {
+        self.hunter.may_have_all()
     }
 
     /// Whether the block at `at` is guarded.
     pub(crate) fn has(&self, at: NonNull<u8>) -> bool {
-        self.may_have(at.as_ptr() as usize) && self.has_indeed(at)
+        self.hunter.may_have(at.as_ptr() as usize) && self.has_indeed(at)
     }
 
     /// `free` by the address alone.

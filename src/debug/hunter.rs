@@ -209,6 +209,13 @@ impl Hunter {
         address.wrapping_sub(self.hunted.0.load(Relaxed)) < self.hunted.1.load(Relaxed)
     }
 
+    /// Whether a block at any address may be one of the hunter's.
+    #[inline(always)]
+    pub(super) fn may_have_all(&self) -> bool {
+        // Relaxed: as above.
+        self.hunted.1.load(Relaxed) == usize::MAX
+    }
+
     /// There are going to be blocks of the hunter's in `span` where there were none.
     pub(super) fn extend(&self, span: os::Span) {
         if self.phase.load(Relaxed) == PAGES && self.has_others.load(Relaxed) == 0 {
