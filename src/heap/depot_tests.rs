@@ -162,7 +162,7 @@ fn d7_a_changed_byte_of_a_chunk_is_named() {
     for _ in 0..=LISTS {
         assert!(depot.put(memory.list(TARGET).0, PAGES, u32::MAX).is_ok());
     }
-    let sound = |depot: &Depot| depot.audit(TARGET, 1, &mut |_| Ok(()));
+    let sound = |depot: &Depot| depot.audit(TARGET, 1, &|_| ChunkRef::BYTES, &mut |_| Ok(()));
     sound(&depot).unwrap();
     let mut places = Vec::new();
     depot.each_chunk(&mut |span| places.push(span));

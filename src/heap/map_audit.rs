@@ -1,6 +1,6 @@
 //! The map's part of an audit: its words against their copies, and its entries against each other.
 
-use super::{BITMAPS, Entry, FreeRun, Kept, KeptPtr, Map, Page, Stretch, WORD_PAGES};
+use super::{BITMAPS, Entry, FreeRun, Kept, KeptPtr, Map, Page, RECORD_ALIGN, Stretch, WORD_PAGES};
 use crate::finding::{Finding, Layer, Verdict};
 use crate::heap::audit::Witness;
 use crate::heap::kept::is_sealed;
@@ -145,7 +145,8 @@ impl Map {
                 Ok(pages)
             }
             Entry::Slab(slab) => {
-                Layer::Slabs.holds(slab.is_sound(self, page), "a slab's record is as it was made", at)?;
+                let sound = slab.is_sound(self) && slab.first() == page;
+                Layer::Slabs.holds(sound, "a slab's record is as it was made", at)?;
                 let same = (0..slab.pages()).all(|more| self.entry(page + more) == entry);
                 Layer::Map.holds(same, "the pages of a slab have one record", at)?;
                 each(Tile::Slab(slab))?;
@@ -177,6 +178,22 @@ impl Map {
         let record = self.free_run(page);
         Layer::Runs.holds(record.is_intact(), "a free run's record is what was written there", at)?;
         Ok((run, record))
+    }
+
+    /// Bytes from `address` on in a run that records are cut from, 0 if there can be no record: so what is not the heap's is
+    /// never looked at. (A user's run may be as long; what is read there is the heap's all the same.) O(pages of such a run).
+    pub(in crate::heap) fn record_room(&self, address: usize) -> usize {
+        let pages = self.record_pages();
+        let Ok(page) = Page::try_from(address.wrapping_sub(self.address_of(0)) >> self.page_shift()) else {
+            return 0;
+        };
+        // Behind its first page a run has no entry up to its last.
+        let inner = |at: &Page| matches!(self.entry(*at), Entry::None | Entry::RunEnd);
+        let first = (0..pages).map(|back| page.wrapping_sub(back)).find(|at| !inner(at));
+        match first.filter(|first| self.entry(*first) == Entry::Run(pages)) {
+            Some(first) if address.is_multiple_of(RECORD_ALIGN) => self.address_of(first + pages) - address,
+            _ => 0,
+        }
     }
 }
 
