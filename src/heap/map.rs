@@ -568,6 +568,10 @@ pub(super) mod quick;
 mod audit;
 pub(super) use audit::Tile;
 
+#[cfg(all(test, not(loom)))]
+#[path = "map_tests.rs"]
+mod tests;
+
 #[cfg(all(test, loom))]
 #[path = "map_loom_tests.rs"]
 mod loom_tests;

@@ -627,6 +627,10 @@ pub(crate) fn chain(mut at: Option<SlabRef>) -> impl Iterator<Item = SlabRef> {
 mod audit;
 pub(super) use audit::Sum;
 
+#[cfg(all(test, not(loom)))]
+#[path = "slab_tests.rs"]
+mod tests;
+
 #[cfg(all(test, loom))]
 #[path = "slab_loom_tests.rs"]
 mod loom_tests;
