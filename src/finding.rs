@@ -65,6 +65,11 @@ impl core::error::Error for Finding {}
 impl Layer {
     /// `Ok` if `rule` holds for what is at `address`.
     pub(crate) const fn holds(self, holds: bool, rule: &'static str, address: usize) -> Verdict {
-        if holds { Ok(()) } else { Err(Finding { layer: self, rule, address }) }
+        if holds { Ok(()) } else { Err(self.breaks(rule, address)) }
+    }
+
+    /// That what is at `address` breaks `rule`.
+    pub(crate) const fn breaks(self, rule: &'static str, address: usize) -> Finding {
+        Finding { layer: self, rule, address }
     }
 }

@@ -210,6 +210,7 @@ impl Hunter {
     }
 
     /// Whether a block at any address may be one of the hunter's.
+    #[cfg(feature = "c-abi")]
     #[inline(always)]
     pub(super) fn may_have_all(&self) -> bool {
         // Relaxed: as above.

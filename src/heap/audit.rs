@@ -1,15 +1,18 @@
 //! The audit: every layer against itself and the ones below.
 //!
 //! Each layer audits what it holds, in a file of its own beside it; this one leads through them. A finding names the first
-//! rule that does not hold. With the feature `malloc-debug` all words of a record are looked at before anything in it is
-//! followed; without it what an audit follows may itself be damaged.
+//! rule that does not hold. Records are only looked at where the page map has a run that they are cut from, blocks where it
+//! has a slab, and every walk has an end that is known before. With the feature `malloc-debug` all words of a record are looked
+//! at before anything in it is followed, and marks tell which blocks were met before; without it what an audit follows may
+//! itself be damaged, and of two lists that share a block one may be taken for sound.
 
-use super::Engine;
 use super::cache::Cache;
 use super::class::{CLASSES, Class};
+use super::depot::Depot;
 use super::listed;
 use super::map::Entry;
-use super::{Attached, RawLock};
+use super::slab::{Slabs, Sum};
+use super::{Attached, Engine, RawLock, Registry};
 use crate::finding::{Finding, Layer, Verdict};
 use crate::os::Source;
 #[cfg(feature = "malloc-debug")]
@@ -28,9 +31,10 @@ pub(super) enum Witness {
 }
 
 impl<S: Source, L: RawLock> Attached<'_, S, L> {
-    /// Audits the heap while other threads use it: records, the links of what is free, this thread's cache. O(pages of the
-    /// address ranges that the page map describes, 64 Ki pages at a time). It takes one lock after another; meanwhile who
-    /// needs that lock waits, longest for the one of the page runs.
+    /// Audits the heap while other threads use it: records, the links of what is free, this thread's cache; with the feature
+    /// `malloc-debug` also that no block is in two places of these. O(pages of the address ranges that the page map describes,
+    /// 64 Ki pages at a time). It takes the lock of the page runs, and then the locks of one class after another; meanwhile
+    /// who needs them waits, longest for the first.
     ///
     /// # Errors
     /// The first rule that does not hold.
@@ -38,8 +42,8 @@ impl<S: Source, L: RawLock> Attached<'_, S, L> {
         self.engine.check(Some(self.cache))
     }
 
-    /// Audits the heap while nobody else uses it: as `check`, and that every page is of something, every block in one place,
-    /// and every count right. O(the same).
+    /// Audits the heap while nobody else uses it: as `check`, and that every page is of something, every count right, and every
+    /// free block in one place, those in the caches of other threads included. O(the same).
     ///
     /// # Safety
     /// - No other thread uses the heap meanwhile, and no purger.
@@ -62,64 +66,76 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             return Ok(());
         }
         self.map.audit_words(witness)?;
-        let mut slabs = [0; CLASSES];
+        let mut slabs = [Sum::default(); CLASSES];
         self.runs.with(|runs| {
             let mapped = (runs.mapped_pages as usize) << self.map.page_shift();
             let known = witness == Witness::Beside || self.tally.mapped() == mapped;
             Layer::Runs.holds(known, "mapped bytes are as many as mapped pages have", 0)?;
-            runs.audit(&self.map, witness, &mut |slab| {
-                slabs[slab.class().index() % CLASSES] += 1;
-                Ok(())
-            })
+            runs.audit(&self.map, witness, &mut |slab| slab.audit(&mut slabs[slab.class().index() % CLASSES]))
         })?;
-        let records = self.records.with(|records| records.bytes) / RECORD_MIN;
         for class in Class::all() {
-            self.slabs[class].with(|layer| {
-                let known = witness == Witness::Beside || layer.count == slabs[class.index() % CLASSES];
-                Layer::Slabs.holds(known, "slabs are as many as the page map has", 0)?;
-                layer.audit(&self.map, class, records)
-            })?;
-            let block = &mut |address| self.audit_block(class, address, Layer::Depot, witness);
-            self.depots[class].with(|depot| depot.audit(self.target(class), records, block))?;
+            let sum = (witness == Witness::Alone).then_some(slabs[class.index() % CLASSES]);
+            self.audit_class(class, cache, witness, sum)?;
         }
         for (at, depot) in self.run_depots.iter().enumerate() {
             let run = &mut |address| self.audit_run(at + 1, address, Layer::Depot, witness);
-            depot.with(|depot| depot.audit(listed::target(at + 1), records, run))?;
+            depot.with(|depot| {
+                depot.audit(listed::target(at + 1), self.records_max(), &|at| self.map.record_room(at), run)
+            })?;
         }
-        cache.map_or(Ok(()), |cache| self.audit_cache(cache, witness))
+        self.reserves.iter().try_for_each(|reserve| reserve.with(|reserve| reserve.audit(&self.map)))?;
+        self.audit_cached_runs(cache, witness)
     }
 
-    /// Audits one cache, by its owner, while other threads use the heap. O(blocks in it).
+    /// Audits one cache, by its owner, while other threads use the heap: after `check`, which has audited the rest.
+    /// O(blocks in it, in depots and slabs).
     #[cfg(feature = "allocator-api2")]
     pub(crate) fn check_cache(&self, cache: &Cache) -> Verdict {
-        self.audit_cache(cache, Witness::Beside)
+        Class::all().try_for_each(|class| self.audit_class(class, Some(cache), Witness::Beside, None))?;
+        self.audit_cached_runs(Some(cache), Witness::Beside)
     }
 
-    fn audit_cache(&self, cache: &Cache, witness: Witness) -> Verdict {
-        let block = &mut |class, address| self.audit_block(class, address, Layer::Cache, witness);
-        let run = &mut |pages, address| self.audit_run(pages, address, Layer::Cache, witness);
-        cache.audit(witness == Witness::Beside && self.source.has_purger(), block, run)
+    /// Audits all that there is of one class in one section of its locks, so that no block goes from one place to another
+    /// meanwhile; `slabs` is what the page map has. Of caches, only those that no other thread uses.
+    fn audit_class(&self, class: Class, cache: Option<&Cache>, witness: Witness, slabs: Option<Sum>) -> Verdict {
+        let (target, records) = (self.target(class), self.records_max());
+        let block = |layer| move |address| self.audit_block(class, address, layer);
+        let section = |registry: &Registry, depot: &Depot, layer: &Slabs| {
+            layer.audit(&self.map, class, records, slabs)?;
+            depot.audit(target, records, &|at| self.map.record_room(at), &mut block(Layer::Depot))?;
+            let audit = |cache: &Cache| cache.audit_class(class, target, &mut block(Layer::Cache));
+            registry.each_at_rest(cache, witness, audit)
+        };
+        self.registry.with(|registry| {
+            self.depots[class].with(|depot| self.slabs[class].with(|layer| section(registry, depot, layer)))
+        })
     }
 
-    /// Audits a free block of `layer`, before its link is read.
-    fn audit_block(&self, class: Class, address: usize, layer: Layer, witness: Witness) -> Verdict {
+    /// Audits the runs in caches.
+    fn audit_cached_runs(&self, cache: Option<&Cache>, witness: Witness) -> Verdict {
+        let audit = |cache: &Cache| {
+            let run = &mut |pages, address| self.audit_run(pages, address, Layer::Cache, witness);
+            cache.audit_runs(&self.map, run)
+        };
+        self.registry.with(|registry| registry.each_at_rest(cache, witness, audit))
+    }
+
+    /// Records of slabs and depots that there may be.
+    fn records_max(&self) -> u64 {
+        self.records.with(|records| records.bytes) / RECORD_MIN
+    }
+
+    /// Audits a free block of `layer`, before its link is read; with the lock of the slabs of `class`.
+    fn audit_block(&self, class: Class, address: usize, layer: Layer) -> Verdict {
         // A slab stays while one of its blocks is out.
         let Entry::Slab(slab) = self.map.look_up(address) else {
             return layer.holds(false, "a free block lies in a slab", address);
         };
-        let first = self.map.page_of(slab.address_of_first());
-        layer.holds(slab.is_made_for(&self.map, first), "a slab's record is as it was made", slab.address())?;
-        let index = slab.index_of(address).filter(|_| slab.class() == class);
-        let Some(index) = index else {
+        let Some(index) = slab.find(&self.map, class, address)? else {
             return layer.holds(false, "a free block is one of a slab of its class", address);
         };
-        let alone = witness == Witness::Alone;
-        layer.holds(
-            !alone || slab.is_out(index),
-            "a free block is in one place, and this one is in its slab",
-            address,
-        )?;
-        layer.holds(!alone || slab.meet(index), "a free block is in one list", address)
+        layer.holds(slab.is_out(index), "a free block is in one place, and this one is in its slab", address)?;
+        layer.holds(slab.meet(index), "a free block is in one list", address)
     }
 
     /// Audits a free run of `layer`, before its link is read.
@@ -128,6 +144,16 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         layer.holds(whole, "a run in a list has the length of that list", address)?;
         let met = witness == Witness::Alone && !self.map.free_run(self.map.page_of(address)).met.mark(0);
         layer.holds(!met, "a run is in one list", address)
+    }
+}
+
+impl Registry {
+    /// Calls `each` with the caches that no other thread uses: the caller's, if it has one, or all.
+    fn each_at_rest(&self, own: Option<&Cache>, witness: Witness, each: impl FnMut(&Cache) -> Verdict) -> Verdict {
+        match witness {
+            Witness::Alone => self.caches().try_for_each(each),
+            Witness::Beside => own.into_iter().try_for_each(each),
+        }
     }
 }
 

@@ -197,3 +197,7 @@ fn at_least(map: &Map, root: Page, top: u32, bound: u64) -> Option<(Page, u32)> 
 
 #[path = "bins_audit.rs"]
 mod audit;
+
+#[cfg(all(test, not(loom)))]
+#[path = "bins_tests.rs"]
+mod tests;

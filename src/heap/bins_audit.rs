@@ -2,10 +2,14 @@
 
 use super::{BINS, Bins, bin_of, key, side, top_bit};
 use crate::finding::{Layer, Verdict};
-use crate::heap::map::{Map, Page};
+use crate::heap::map::{FreeRun, Map, Page, Stretch};
+
+/// What whoever is reached in a bin must be.
+const FREE: &str = "runs in bins are free";
+const UPWARDS: &str = "a run in a bin knows the one above it";
 
 impl Bins {
-    /// Audits the tries, in which there must be `runs` runs, all of whose records are intact. O(runs × depth).
+    /// Audits the tries: all that is in them are the free runs of the map, of which there are `runs`. O(runs).
     pub(in crate::heap) fn audit(&self, map: &Map, runs: u64) -> Verdict {
         let (mut met, mut steps) = (0, 0);
         for bin in 0..BINS {
@@ -14,14 +18,20 @@ impl Bins {
             Layer::Runs.holds(filled == (root != 0), "a bin is marked as filled if it has runs", 0)?;
             let (mut at, mut from) = (root, 0);
             while at != 0 {
+                let (run, record) = map.audit_free_run(at, FREE)?;
+                Layer::Runs.holds(
+                    bin_of(run.pages) == bin,
+                    "a run lies in the bin for its length",
+                    map.address_of(at),
+                )?;
                 steps += 1;
                 // Each is come by from above and from its two children.
                 Layer::Runs.holds(steps <= 3 * runs, "a walk through a bin ends", map.address_of(at))?;
                 // On the way down: a run that has not been met.
-                if map.free_run(at).parent.get() == from {
+                if record.parent.get() == from {
                     met += 1;
                     Layer::Runs.holds(met <= runs, "a bin has each run once", map.address_of(at))?;
-                    self.audit_place(map, bin, at)?;
+                    audit_children(map, at, record)?;
                 }
                 (at, from) = (next(map, at, from), at);
             }
@@ -29,22 +39,32 @@ impl Bins {
         Layer::Runs.holds(met == runs, "every free run is in a bin", 0)
     }
 
-    /// Audits that the run at `page` lies where a search for it ends.
-    fn audit_place(&self, map: &Map, bin: usize, page: Page) -> Verdict {
-        let address = map.address_of(page);
-        let Some(run) = map.free_stretch(page) else {
-            return Layer::Runs.holds(false, "runs in bins are free", address);
-        };
-        Layer::Runs.holds(bin_of(run.pages) == bin, "a run lies in the bin for its length", address)?;
-        let (key, mut bit, mut parent, mut at) = (key(page, run.pages), top_bit(run.pages), 0, self.root(bin));
-        while at != 0 && at != page {
+    /// Audits that a free run of the map lies where a search for it ends. O(depth).
+    pub(in crate::heap) fn audit_place(&self, map: &Map, run: Stretch) -> Verdict {
+        let (key, top, address) = (key(run.first, run.pages), top_bit(run.pages), map.address_of(run.first));
+        let (mut parent, mut at) = (0, self.root(bin_of(run.pages)));
+        // There is no way longer than a key has bits.
+        for bit in (0..=top).rev() {
+            if at == 0 || at == run.first {
+                break;
+            }
             parent = at;
-            at = map.free_run(at).child[side(key, bit)].get();
-            bit = bit.wrapping_sub(1);
+            at = map.audit_free_run(at, FREE)?.1.child[side(key, bit)].get();
         }
-        let found = at == page && map.free_run(page).parent.get() == parent;
-        Layer::Runs.holds(found, "a run is found in its bin", address)
+        Layer::Runs.holds(at == run.first, "a run is found in its bin", address)?;
+        let known = map.audit_free_run(at, FREE)?.1.parent.get() == parent;
+        Layer::Runs.holds(known, UPWARDS, address)
     }
+}
+
+/// Audits that those below a run know it, and are two: so there is no way down to a run from more than one.
+fn audit_children(map: &Map, page: Page, record: &FreeRun) -> Verdict {
+    let [left, right] = [&record.child[0], &record.child[1]].map(|child| child.get());
+    Layer::Runs.holds(left == 0 || left != right, "a bin has each run once", map.address_of(left))?;
+    [left, right].into_iter().filter(|child| *child != 0).try_for_each(|child| {
+        let known = map.audit_free_run(child, FREE)?.1.parent.get() == page;
+        Layer::Runs.holds(known, UPWARDS, map.address_of(child))
+    })
 }
 
 /// Where a walk through a trie goes from `at`, to which it came from `from`: down, or up again; 0 at its end.

@@ -692,3 +692,7 @@ impl CacheCounts {
 
 #[path = "cache_audit.rs"]
 mod audit;
+
+#[cfg(all(test, not(loom)))]
+#[path = "cache_tests.rs"]
+mod tests;

@@ -1,7 +1,11 @@
-//! One depot by itself, with lists of blocks that nobody uses.
+//! One depot by itself, with lists of blocks that nobody uses, and damage planted in the depots of a heap.
 
 use super::{ChunkRef, Depot, LISTS, Refusal};
+use crate::finding::{Finding, Layer};
 use crate::heap::list::{Block, List};
+use crate::heap::planted_tests::{MARKED, Planted, block, class, linked, relink, swap_into_slab, with_planted};
+use crate::os::Fixed;
+use core::mem::swap;
 use core::ptr::NonNull;
 use std::alloc::{Layout, alloc, dealloc};
 use std::vec::Vec;
@@ -162,7 +166,7 @@ fn d7_a_changed_byte_of_a_chunk_is_named() {
     for _ in 0..=LISTS {
         assert!(depot.put(memory.list(TARGET).0, PAGES, u32::MAX).is_ok());
     }
-    let sound = |depot: &Depot| depot.audit(TARGET, 1, &mut |_| Ok(()));
+    let sound = |depot: &Depot| depot.audit(TARGET, 1, &|_| ChunkRef::BYTES, &mut |_| Ok(()));
     sound(&depot).unwrap();
     let mut places = Vec::new();
     depot.each_chunk(&mut |span| places.push(span));
@@ -178,4 +182,185 @@ fn d7_a_changed_byte_of_a_chunk_is_named() {
     // A head is eight bytes and its pages are two; beside them there are the next chunk and the seal.
     assert!(named >= 10 * LISTS + 16, "{named} of {} bytes", places[0].bytes);
     sound(&depot).unwrap();
+}
+
+const SIZE: usize = 64;
+const OTHER: usize = 128;
+
+fn depot_finding(rule: &'static str, block: Block) -> Finding {
+    Layer::Depot.breaks(rule, block.address())
+}
+
+/// Runs `section` with the depot for blocks of `SIZE` bytes.
+fn with_depot<R>(planted: &Planted<'_, Fixed>, section: impl FnOnce(&mut Depot) -> R) -> R {
+    planted.engine.depots[class(SIZE)].with(section)
+}
+
+/// A list of blocks that the first thread takes, and the blocks.
+fn listed(planted: &Planted<'_, Fixed>, size: usize, len: u32) -> (List, Vec<Block>) {
+    let mut list = List::EMPTY;
+    (0..len).for_each(|_| list.push(block(planted.alloc(size))));
+    let blocks = linked(list.parts().0);
+    (list, blocks)
+}
+
+/// Runs `test` with a depot of two lists, whose blocks it gets, and no odd blocks.
+fn with_lists(test: impl FnOnce(&Planted<'_, Fixed>, [Vec<Block>; 2])) {
+    with_planted(|planted| {
+        let target = planted.engine.target(class(SIZE));
+        let blocks = [(); 2].map(|()| {
+            let (list, blocks) = listed(planted, SIZE, target);
+            assert!(with_depot(planted, |depot| depot.put(list, 2, u32::MAX)).is_ok());
+            blocks
+        });
+        test(planted, blocks);
+    });
+}
+
+#[test]
+fn d7_a_depot_list_of_another_length_than_it_counts_is_named() {
+    with_lists(|planted, [first, second]| {
+        let live = planted.alloc(SIZE);
+        let last = second[second.len() - 1];
+        planted.find(depot_finding("a list is as long as it counts", first[1]), relink(first[1], None));
+        let behind = depot_finding("nothing is linked behind a list's last block", last);
+        planted.find(behind, relink(last, Some(block(live))));
+        let counts = Layer::Depot.breaks("lists and pages are as many as the depot counts", 0);
+        for wrong in [1, 3] {
+            let mut other = wrong;
+            planted.find(counts, || with_depot(planted, |depot| swap(&mut depot.count, &mut other)));
+        }
+        for wrong in [3, 5, u32::MAX] {
+            let mut other = wrong;
+            planted.find(counts, || with_depot(planted, |depot| swap(&mut depot.pages, &mut other)));
+        }
+        let mut other = 1;
+        planted.find(counts, || with_depot(planted, |depot| swap(&mut depot.len, &mut other)));
+        let mut other = None;
+        let headless = Layer::Depot.breaks("a list has a head", 0);
+        planted.find(headless, || with_depot(planted, |depot| swap(&mut depot.lists.heads[1], &mut other)));
+        planted.free(SIZE, &[live]);
+    });
+}
+
+#[test]
+fn d7_odd_blocks_of_another_number_than_is_counted_are_named() {
+    with_planted(|planted| {
+        let target = planted.engine.target(class(SIZE));
+        let (odd, blocks) = listed(planted, SIZE, 5);
+        assert!(with_depot(planted, |depot| depot.put_odd(odd, 2, u32::MAX)).is_ok());
+        for (len, finding) in [
+            (4, depot_finding("nothing is linked behind a list's last block", blocks[3])),
+            (6, depot_finding("a list is as long as it counts", blocks[4])),
+            (target, Layer::Depot.breaks("odd blocks are too few for a list", 0)),
+        ] {
+            let mut other = List::from_parts(Some(blocks[0]), len);
+            planted.find(finding, || with_depot(planted, |depot| swap(&mut depot.odd, &mut other)));
+        }
+        let counts = Layer::Depot.breaks("lists and pages are as many as the depot counts", 0);
+        let mut other = 1;
+        planted.find(counts, || with_depot(planted, |depot| swap(&mut depot.odd_pages, &mut other)));
+    });
+}
+
+#[test]
+fn d7_a_depot_list_that_crosses_classes_is_named() {
+    with_lists(|planted, [first, second]| {
+        let foreign = planted.alloc(OTHER);
+        let (other, len) = (block(foreign), second.len());
+        let found = depot_finding("a free block is one of a slab of its class", other);
+        // In place of the last one, so that the list has its length; and as the head of another.
+        planted.find(found, relink(second[len - 2], Some(other)));
+        let mut head = Some(other);
+        planted.find(found, || with_depot(planted, |depot| swap(&mut depot.lists.heads[0], &mut head)));
+        assert_eq!(with_depot(planted, |depot| depot.lists.heads[0]), Some(first[0]));
+        planted.free(OTHER, &[foreign]);
+    });
+}
+
+#[test]
+fn d7_a_cycle_in_a_depot_list_is_named() {
+    with_lists(|planted, [_, blocks]| {
+        let len = blocks.len();
+        let behind = |at: usize| depot_finding("nothing is linked behind a list's last block", blocks[at]);
+        planted.find(behind(len - 1), relink(blocks[len - 1], Some(blocks[0])));
+        planted.find(behind(len - 1), relink(blocks[len - 1], Some(blocks[len - 1])));
+        // Closed earlier: where blocks are marked, the first one that comes again is named.
+        let (from, to) = (20, 5);
+        let again = depot_finding("a free block is in one list", blocks[to]);
+        let found = if MARKED { again } else { behind(to + (len - 1 - to) % (from - to + 1)) };
+        planted.find(found, relink(blocks[from], Some(blocks[to])));
+    });
+}
+
+#[test]
+fn d7_a_block_in_two_depot_lists_is_named() {
+    with_lists(|planted, [first, second]| {
+        let len = first.len();
+        // Both have their length, and the same end.
+        let found = MARKED.then_some(depot_finding("a free block is in one list", first[len - 3]));
+        planted.find_each(found, found, relink(second[len - 4], Some(first[len - 3])));
+        // The same list twice.
+        let (found, mut head) = (found.map(|_| depot_finding("a free block is in one list", first[0])), Some(first[0]));
+        planted.find_each(found, found, || with_depot(planted, |depot| swap(&mut depot.lists.heads[1], &mut head)));
+    });
+}
+
+/// The lists of lists: two full chunks, and then two empty ones.
+#[test]
+fn d7_a_cycle_in_the_list_of_lists_is_named() {
+    with_planted(|planted| {
+        let target = planted.engine.target(class(SIZE));
+        for _ in 0..=2 * LISTS {
+            let (list, _) = listed(planted, SIZE, target);
+            if let Err(Refusal::NoChunk(list)) = with_depot(planted, |depot| depot.put(list, 1, u32::MAX)) {
+                let memory = planted.engine.carve_record(ChunkRef::BYTES).expect("memory");
+                // SAFETY: fresh, of that size, and for this depot alone.
+                let chunk = unsafe { ChunkRef::create(memory) };
+                with_depot(planted, |depot| depot.add_chunk(chunk));
+                assert!(with_depot(planted, |depot| depot.put(list, 1, u32::MAX)).is_ok());
+            }
+        }
+        let newest = with_depot(planted, |depot| depot.older).expect("a full chunk");
+        find_in_chunks(planted, newest, newest, "a list of full chunks has an end");
+        let lists: Vec<List> = core::iter::from_fn(|| with_depot(planted, |depot| depot.take(target))).collect();
+        assert_eq!(lists.len(), 2 * LISTS + 1);
+        let newest = with_depot(planted, |depot| depot.spare).expect("an empty chunk");
+        let records = planted.engine.records.with(|records| records.bytes) / 64;
+        let again = if records.is_multiple_of(2) { newest } else { below(newest).expect("two") };
+        find_in_chunks(planted, newest, again, "a list of empty chunks has an end");
+        lists.into_iter().for_each(|list| planted.engine.sort(class(SIZE), list));
+    });
+}
+
+fn below(chunk: ChunkRef) -> Option<ChunkRef> {
+    chunk.with(|memory| memory.older)
+}
+
+/// Closes a list of two chunks behind its second, so that `again` comes once more than there may be; and lets its first one
+/// link to where no chunk is, which is not followed.
+fn find_in_chunks(planted: &Planted<'_, Fixed>, newest: ChunkRef, again: ChunkRef, rule: &'static str) {
+    let oldest = below(newest).expect("two chunks");
+    assert!(below(oldest).is_none());
+    let relink = |chunk: ChunkRef, next: Option<ChunkRef>| {
+        let mut other = next;
+        move || chunk.write(|memory| swap(&mut memory.older, &mut other))
+    };
+    planted.find(Layer::Depot.breaks(rule, again.address()), relink(oldest, Some(newest)));
+    let live = planted.alloc(SIZE);
+    for at in [64, usize::MAX - 63, newest.address() + 8, live.as_ptr() as usize & !63] {
+        let nowhere = ChunkRef(NonNull::new(core::ptr::with_exposed_provenance_mut(at)).expect("an address"));
+        let found = Layer::Depot.breaks("a chunk holds what was written there", at);
+        planted.find(found, relink(newest, Some(nowhere)));
+    }
+    planted.free(SIZE, &[live]);
+}
+
+#[test]
+fn d7_a_block_in_the_depot_and_in_its_slab_is_named() {
+    with_lists(|planted, [first, second]| {
+        let twice = first.iter().chain(&second).min_by_key(|block| block.address()).copied().expect("blocks");
+        let found = depot_finding("a free block is in one place, and this one is in its slab", twice);
+        planted.find(found, swap_into_slab(planted, SIZE, twice));
+    });
 }

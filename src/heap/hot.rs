@@ -9,8 +9,9 @@
 //! opened until it is closed, whether the run is there or not. Opening, closing and the grant that goes with them are one
 //! section of the registry's lock, so that a fork never comes between them.
 
-use super::map::{Entry, EntryRef, Page};
+use super::map::{Entry, EntryRef, Map, Page};
 use crate::fatal::{Fatal, die};
+use crate::finding::{Layer, Verdict};
 use crate::sync::{Acquire, AtomicU64, AtomicUsize, Relaxed, Release, bump};
 use core::cell::Cell;
 
@@ -164,6 +165,13 @@ impl Hot {
     /// What it counted, and the pages of its run if that is here.
     pub(super) fn counts(&self) -> KeptCounts {
         KeptCounts { allocs: self.allocs.load(Relaxed), frees: self.frees.load(Relaxed), pages: self.pages() }
+    }
+
+    /// By the owner, with the registry's lock: audits that the run, if it is here, is one for the map.
+    pub(super) fn audit(&self, map: &Map) -> Verdict {
+        let (pages, at) = (self.pages(), self.at.load(Relaxed));
+        let kept = pages == 0 || map.look_up(at) == Entry::Kept(pages as u32);
+        Layer::Cache.holds(kept, "a kept run has the length that the page map says", at)
     }
 
     /// How often the run came or went.

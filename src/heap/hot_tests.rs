@@ -1,6 +1,9 @@
 //! The place for a long run: what comes and goes there, what it counts, and when it is closed.
 
 use crate::config::Config;
+use crate::finding::Layer;
+use crate::heap::map::Entry;
+use crate::heap::planted_tests::{swap_entries, with_planted_in};
 use crate::heap::{Attached, Blocks, Cache, Engine};
 use crate::lock::Spin;
 use crate::os::Mmap;
@@ -207,5 +210,18 @@ fn a_run_before_it_grows_into_it() {
         assert_eq!((grown, cache.hot().pages()), (before, 0));
         // SAFETY: as above, for its new size.
         unsafe { heap.dealloc(grown, of(2 * PAGES)) };
+    });
+}
+
+/// The map says that the run in a place is in use, or longer.
+#[test]
+fn d7_a_run_in_its_place_that_the_map_says_is_another_is_named() {
+    with_planted_in(Mmap::new(), |planted| {
+        let (map, hot) = (&planted.engine.map, planted.caches[0].hot());
+        pairs(&planted.heap(), of(PAGES), 10);
+        assert_eq!(hot.pages(), PAGES);
+        let at = hot.at.load(crate::sync::Relaxed);
+        let found = Layer::Cache.breaks("a kept run has the length that the page map says", at);
+        planted.find(found, swap_entries(map, [(map.page_of(at), Entry::Run(PAGES as u32))]));
     });
 }

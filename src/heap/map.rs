@@ -31,6 +31,10 @@ pub(crate) struct Stretch {
 const LEAF_PAGES: usize = 1 << 16;
 /// Pages of a window up to which one leaf describes all of it, made at once.
 const ONE_LEAF: usize = 1 << 24;
+/// Bytes taken from the runs at a time for records of slabs and depots, or a page if that is more.
+const RECORD_BYTES: usize = 64 << 10;
+/// What the address of such a record is a multiple of.
+const RECORD_ALIGN: usize = 64;
 
 /// What a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +231,11 @@ impl Map {
     #[inline]
     pub(crate) fn page_bytes(&self) -> usize {
         1 << self.page_shift()
+    }
+
+    /// Pages of a run that records are cut from.
+    pub(crate) fn record_pages(&self) -> u32 {
+        RECORD_BYTES.div_ceil(self.page_bytes()) as u32
     }
 
     /// Bytes of the map that may be resident when `pages` pages are mapped.
@@ -558,6 +567,10 @@ pub(super) mod quick;
 #[path = "map_audit.rs"]
 mod audit;
 pub(super) use audit::Tile;
+
+#[cfg(all(test, not(loom)))]
+#[path = "map_tests.rs"]
+mod tests;
 
 #[cfg(all(test, loom))]
 #[path = "map_loom_tests.rs"]

@@ -1,7 +1,7 @@
 //! The map's part of an audit: its words against their copies, and its entries against each other.
 
-use super::{BITMAPS, Entry, FreeRun, Kept, KeptPtr, Map, Page, Stretch, WORD_PAGES};
-use crate::finding::{Layer, Verdict};
+use super::{BITMAPS, Entry, FreeRun, Kept, KeptPtr, Map, Page, RECORD_ALIGN, Stretch, WORD_PAGES};
+use crate::finding::{Finding, Layer, Verdict};
 use crate::heap::audit::Witness;
 use crate::heap::kept::is_sealed;
 use crate::heap::slab::SlabRef;
@@ -85,10 +85,10 @@ impl Map {
     pub(in crate::heap) fn audit_tiles(&self, witness: Witness, each: &mut dyn FnMut(Tile) -> Verdict) -> Verdict {
         let shift = self.leaf_shift.load(Relaxed);
         let end = (self.leaves.load(Relaxed) as u64) << shift;
-        let mut page = 0;
+        let (mut page, mut used) = (0, Stretch { first: 0, pages: 0 });
         while page < end {
             page = match NonNull::new(self.leaf_memory((page >> shift) as usize)) {
-                Some(_) => page + u64::from(self.audit_tile(page as Page, witness, each)?),
+                Some(_) => page + u64::from(self.audit_tile(page as Page, &mut used, witness, each)?),
                 None => (page | ((1 << shift) - 1)) + 1,
             };
         }
@@ -108,18 +108,27 @@ impl Map {
         made.for_each(|leaf| each(Span { at: leaf as usize, bytes: self.leaf_bytes() }));
     }
 
-    /// Audits what begins at `page`, and returns its pages.
+    /// Audits what begins at `page`, and returns its pages; `used` is the run in use that reaches farthest so far.
     fn audit_tile(
         &self,
         page: Page,
+        used: &mut Stretch,
         witness: Witness,
         each: &mut dyn FnMut(Tile) -> Verdict,
-    ) -> Result<u32, crate::Finding> {
+    ) -> Result<u32, Finding> {
         let (entry, alone) = (self.entry(page), witness == Witness::Alone);
         let at = self.address_of(page);
+        if let Entry::Run(pages) | Entry::Kept(pages) = entry
+            && end_of(*used) < end_of(Stretch { first: page, pages })
+        {
+            *used = Stretch { first: page, pages };
+        }
         match entry {
             Entry::None => Ok(1),
             Entry::Free(pages) => {
+                // Beside others, too: no page goes to the runs before its owner's entry has let go of it.
+                let apart = end_of(*used) <= u64::from(page);
+                Layer::Map.holds(apart, "no page of a run in use is free", self.address_of(used.first))?;
                 self.audit_ends(page, pages, Entry::Free(pages))?;
                 each(Tile::Free(Stretch { first: page, pages }))?;
                 Ok(pages)
@@ -136,7 +145,8 @@ impl Map {
                 Ok(pages)
             }
             Entry::Slab(slab) => {
-                Layer::Slabs.holds(slab.is_sound(self, page), "a slab's record is as it was made", at)?;
+                let sound = slab.is_sound(self) && slab.first() == page;
+                Layer::Slabs.holds(sound, "a slab's record is as it was made", at)?;
                 let same = (0..slab.pages()).all(|more| self.entry(page + more) == entry);
                 Layer::Map.holds(same, "the pages of a slab have one record", at)?;
                 each(Tile::Slab(slab))?;
@@ -154,6 +164,42 @@ impl Map {
         let none = (1..pages.max(2) - 1).all(|more| self.entry(first + more) == Entry::None);
         Layer::Map.holds(none, "pages within a run have no entry", at)
     }
+}
+
+impl Map {
+    /// The record of the free run at `page`; what leads there breaks `rule` if there is none. Under the lock of the runs.
+    pub(in crate::heap) fn audit_free_run(
+        &self,
+        page: Page,
+        rule: &'static str,
+    ) -> Result<(Stretch, &FreeRun), Finding> {
+        let at = self.address_of(page);
+        let run = self.free_stretch(page).ok_or(Layer::Runs.breaks(rule, at))?;
+        let record = self.free_run(page);
+        Layer::Runs.holds(record.is_intact(), "a free run's record is what was written there", at)?;
+        Ok((run, record))
+    }
+
+    /// Bytes from `address` on in a run that records are cut from, 0 if there can be no record: so what is not the heap's is
+    /// never looked at. (A user's run may be as long; what is read there is the heap's all the same.) O(pages of such a run).
+    pub(in crate::heap) fn record_room(&self, address: usize) -> usize {
+        let pages = self.record_pages();
+        let Ok(page) = Page::try_from(address.wrapping_sub(self.address_of(0)) >> self.page_shift()) else {
+            return 0;
+        };
+        // Behind its first page a run has no entry up to its last.
+        let inner = |at: &Page| matches!(self.entry(*at), Entry::None | Entry::RunEnd);
+        let first = (0..pages).map(|back| page.wrapping_sub(back)).find(|at| !inner(at));
+        match first.filter(|first| self.entry(*first) == Entry::Run(pages)) {
+            Some(first) if address.is_multiple_of(RECORD_ALIGN) => self.address_of(first + pages) - address,
+            _ => 0,
+        }
+    }
+}
+
+/// The page behind a run, as many as it may say it has.
+fn end_of(run: Stretch) -> u64 {
+    u64::from(run.first) + u64::from(run.pages)
 }
 
 impl FreeRun {

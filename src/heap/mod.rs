@@ -621,3 +621,6 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
 #[cfg(all(test, loom))]
 mod loom_tests;
+
+#[cfg(all(test, not(loom)))]
+mod planted_tests;

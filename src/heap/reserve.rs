@@ -14,6 +14,7 @@
 use super::hot::KeptCounts;
 use super::map::{Entry, Map, Page, Stretch};
 use crate::fatal::{Fatal, die};
+use crate::finding::{Layer, Verdict};
 
 /// Runs that one reserve holds at the most.
 const SLOTS: usize = 16;
@@ -227,6 +228,21 @@ impl Reserve {
 
     pub(super) fn counts(&self) -> KeptCounts {
         KeptCounts { allocs: self.allocs, frees: self.frees, pages: u64::from(self.pages) }
+    }
+
+    /// Audits the kept runs against the page map, and the sums.
+    pub(super) fn audit(&self, map: &Map) -> Verdict {
+        let holds = |holds, rule| Layer::Cache.holds(holds, rule, 0);
+        holds(self.len <= SLOTS && self.seen <= self.len, "a reserve holds no more runs than it has slots for")?;
+        for run in &self.runs[..self.len] {
+            let last = if run.pages == 1 { Entry::Kept(1) } else { Entry::RunEnd };
+            let kept = map.entry(run.first) == Entry::Kept(run.pages)
+                && map.entry(run.first.wrapping_add(run.pages).wrapping_sub(1)) == last;
+            Layer::Cache.holds(kept, "a kept run has the length that the page map says", map.address_of(run.first))?;
+        }
+        let pages: u64 = self.runs[..self.len].iter().map(|run| u64::from(run.pages)).sum();
+        let counts = pages == u64::from(self.pages) && self.pages <= self.allowance;
+        holds(counts, "a reserve has as many pages as it counts, and may hold them")
     }
 
     /// Says that the purger has looked.

@@ -1,10 +1,13 @@
-//! A reserve against a model that knows the state of every page.
+//! A reserve against a model that knows the state of every page, and damage planted in the reserve of a heap.
 
 use super::{CUT_PART, Reserve, SLOTS, Stretch};
+use crate::finding::Layer;
 use crate::heap::granule::Fill;
 use crate::heap::map::{Entry, Map};
+use crate::heap::planted_tests::{swap_entries, with_planted_in};
 use crate::heap::run::Runs;
-use crate::os::Fixed;
+use crate::os::{Fixed, Mmap};
+use core::mem::swap;
 use core::ptr::NonNull;
 use proptest::prelude::*;
 use std::alloc::Layout;
@@ -180,4 +183,54 @@ proptest! {
         bench.used.iter().for_each(|run| bench.runs.free(&bench.map, *run));
         assert_eq!(bench.map.entry(SPAN.first), Entry::Free(SPAN.pages));
     }
+}
+
+/// A run that was kept and cut: of what is left the reserve, or the page map, has a length older than that.
+#[test]
+fn d7_a_kept_run_with_a_length_older_than_a_cut_is_named() {
+    with_planted_in(Mmap::new(), |planted| {
+        let (map, [whole, part]) = (&planted.engine.map, [40, 35]);
+        let reserve = planted.engine.reserve(&planted.caches[0]);
+        let run = planted.alloc(whole * PAGE);
+        planted.free(whole * PAGE, &[run]);
+        let taken = planted.alloc(part * PAGE);
+        assert_eq!(taken, run, "it was cut");
+        let rest = Stretch { first: map.page_of(run.as_ptr() as usize) + part as u32, pages: (whole - part) as u32 };
+        assert_eq!(reserve.with(|reserve| reserve.runs[0]), rest);
+        let stale = Stretch { pages: whole as u32, ..rest };
+        let at = map.address_of(rest.first);
+        let found = Layer::Cache.breaks("a kept run has the length that the page map says", at);
+        let mut other = stale;
+        planted.find(found, || reserve.with(|reserve| swap(&mut reserve.runs[0], &mut other)));
+        let swap_length = |pages| swap_entries(map, [(rest.first, Entry::Kept(pages))]);
+        let beside = Layer::Map.breaks("no page of a run in use is free", at);
+        let alone = Layer::Map.breaks("a run's last page has the entry that its first one asks for", at);
+        planted.find_each(Some(beside), Some(alone), swap_length(stale.pages));
+        // Shorter than it is: so it reaches into no free one, and its last page is one too many.
+        let end = map.address_of(rest.first + rest.pages - 1);
+        let alone = Layer::Map.breaks("the last page of a run lies behind its first", end);
+        planted.find_each(Some(found), Some(alone), swap_length(1));
+        planted.free(part * PAGE, &[taken]);
+    });
+}
+
+#[test]
+fn d7_a_reserve_with_other_pages_than_it_counts_is_named() {
+    with_planted_in(Mmap::new(), |planted| {
+        let reserve = planted.engine.reserve(&planted.caches[0]);
+        let run = planted.alloc(40 * PAGE);
+        planted.free(40 * PAGE, &[run]);
+        let pages = Layer::Cache.breaks("a reserve has as many pages as it counts, and may hold them", 0);
+        for wrong in [39, 41, u32::MAX] {
+            let mut other = wrong;
+            planted.find(pages, || reserve.with(|reserve| swap(&mut reserve.pages, &mut other)));
+        }
+        let mut other = 39;
+        planted.find(pages, || reserve.with(|reserve| swap(&mut reserve.allowance, &mut other)));
+        let slots = Layer::Cache.breaks("a reserve holds no more runs than it has slots for", 0);
+        let mut other = SLOTS + 1;
+        planted.find(slots, || reserve.with(|reserve| swap(&mut reserve.len, &mut other)));
+        let mut other = 2;
+        planted.find(slots, || reserve.with(|reserve| swap(&mut reserve.seen, &mut other)));
+    });
 }

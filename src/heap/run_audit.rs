@@ -33,7 +33,10 @@ impl Runs {
         map.audit_bitmaps()?;
         let mut sum = Sum::default();
         map.audit_tiles(witness, &mut |tile| match tile {
-            Tile::Free(run) => sum.add_free(map, run),
+            Tile::Free(run) => {
+                self.bins.audit_place(map, run)?;
+                sum.add_free(map, run)
+            }
             Tile::Used(run) => {
                 map.free_run(run.first).met.clear();
                 sum.pages += u64::from(run.pages);
@@ -44,19 +47,20 @@ impl Runs {
                 each_slab(slab)
             }
         })?;
+        // What names a run comes before what names a sum.
+        self.bins.audit(map, sum.runs)?;
+        (0..2).try_for_each(|queue| self.dirty[queue].audit(map, queue, sum.dirty_runs[queue]))?;
         let counts = (self.free_pages, self.dirty_pages) == (sum.free_pages, sum.dirty_pages);
         Layer::Runs.holds(counts, "free and dirty pages are as many as the page map has", 0)?;
         let mapped = witness != Witness::Alone || self.mapped_pages == sum.pages;
-        Layer::Runs.holds(mapped, "every mapped page is of a free run, a run in use or a slab", 0)?;
-        self.bins.audit(map, sum.runs)?;
-        (0..2).try_for_each(|queue| self.dirty[queue].audit(map, queue, sum.dirty_runs[queue]))
+        Layer::Runs.holds(mapped, "every mapped page is of a free run, a run in use or a slab", 0)
     }
 }
 
 impl Sum {
+    /// Adds a free run whose record is intact.
     fn add_free(&mut self, map: &Map, run: Stretch) -> Verdict {
         let (record, at) = (map.free_run(run.first), map.address_of(run.first));
-        Layer::Runs.holds(record.is_intact(), "a free run's record is what was written there", at)?;
         let dirty = map.dirty(run.first, run.pages);
         Layer::Runs.holds(record.dirty.get() == dirty, "a free run has as many dirty pages as it counts", at)?;
         let merged = self.runs == 0 || self.end != run.first;
@@ -82,10 +86,7 @@ impl Queue {
         let (mut at, mut before, mut met) = (self.oldest, 0, 0);
         while at != 0 {
             let address = map.address_of(at);
-            let Some(run) = map.free_stretch(at) else {
-                return Layer::Runs.holds(false, "runs to purge are free", address);
-            };
-            let record = map.free_run(at);
+            let (run, record) = map.audit_free_run(at, "runs to purge are free")?;
             let due = record.dirty.get() > 0 && queue_of(map, run) == number;
             Layer::Runs.holds(due && met < runs, "each dirty run is once in its queue", address)?;
             Layer::Runs.holds(record.older.get() == before, "neighbours in a queue know each other", address)?;

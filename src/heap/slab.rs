@@ -253,11 +253,6 @@ impl Slab {
         self.pages
     }
 
-    /// The address of its first page.
-    pub(super) fn address_of_first(&self) -> usize {
-        self.base
-    }
-
     /// Its place among all slabs of its class.
     #[cfg(feature = "malloc-debug")]
     pub(super) fn roster(&self) -> &Neighbours {
@@ -636,6 +631,11 @@ pub(crate) fn chain(mut at: Option<SlabRef>) -> impl Iterator<Item = SlabRef> {
 
 #[path = "slab_audit.rs"]
 mod audit;
+pub(super) use audit::Sum;
+
+#[cfg(all(test, not(loom)))]
+#[path = "slab_tests.rs"]
+mod tests;
 
 #[cfg(all(test, loom))]
 #[path = "slab_loom_tests.rs"]

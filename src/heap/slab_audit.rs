@@ -3,13 +3,13 @@
 use super::{BINS, Place, Slab, SlabRef, Slabs, words};
 use crate::finding::{Finding, Layer, Verdict};
 use crate::heap::class::{CLASSES, Class};
-use crate::heap::map::{Entry, Map, Page};
+use crate::heap::map::{Entry, Map};
 #[cfg(feature = "malloc-debug")]
 use crate::os::Span;
 
 /// What the slabs of a class add up to.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sum {
+pub(in crate::heap) struct Sum {
     slabs: u64,
     blocks_out: u64,
     /// Slabs in bins, and those in the list of those to purge.
@@ -20,19 +20,31 @@ struct Sum {
 }
 
 impl SlabRef {
-    /// Whether the record is as `create` made it for page `first`, but for the cells, and all cells are what was set. Under
-    /// the lock of its class.
-    pub(in crate::heap) fn is_sound(self, map: &Map, first: Page) -> bool {
-        self.is_made_for(map, first) && self.is_intact()
+    /// Whether the record is as `create` made it, but for the cells, and all cells are what was set. Under the lock of its
+    /// class.
+    pub(in crate::heap) fn is_sound(self, map: &Map) -> bool {
+        self.is_made(map) && self.is_intact()
     }
 
-    /// Whether the record is as `create` made it for page `first`, but for the cells. While the slab is one.
-    pub(in crate::heap) fn is_made_for(self, map: &Map, first: Page) -> bool {
-        if !self.class.is_intact() || self.class().index() >= CLASSES {
+    /// Whether there is a record as `create` makes it, but for the cells. While the slab is one.
+    fn is_made(self, map: &Map) -> bool {
+        let room = map.record_room(self.address());
+        if room < size_of::<Slab>() || !self.class.is_intact() || self.class().index() >= CLASSES {
             return false;
         }
-        let made = [self.first, self.page_shift, self.pages, self.blocks, self.blocks_in_page, self.bin_shift];
-        self.base == map.address_of(first) && made == shape(self.class(), map.page_shift(), first)
+        let made = [self.page_shift, self.pages, self.blocks, self.blocks_in_page, self.bin_shift];
+        room >= Self::record_bytes(self.class(), map.page_shift())
+            && made == shape(self.class(), map.page_shift())
+            && self.base == map.address_of(self.first)
+    }
+
+    /// The place of the block at `address` in a slab of `class`, if there is one, and all that was set there is there. Under the
+    /// lock of the class.
+    pub(in crate::heap) fn find(self, map: &Map, class: Class, address: usize) -> Result<Option<u32>, Finding> {
+        let made = |holds| Layer::Slabs.holds(holds, "a slab's record is as it was made", self.address());
+        made(self.is_made(map))?;
+        let index = self.index_of(address).filter(|_| self.class() == class);
+        made(index.is_none_or(|index| self.word(index / 64).is_intact())).map(|()| index)
     }
 
     /// Whether all cells are what was set, as far as can be told.
@@ -49,7 +61,7 @@ impl SlabRef {
     }
 
     /// Audits a slab that `is_sound`, adds it to `sum`, and takes the marks of its blocks away.
-    fn audit(self, sum: &mut Sum) -> Verdict {
+    pub(in crate::heap) fn audit(self, sum: &mut Sum) -> Verdict {
         let words = words(self.blocks as usize) as u32;
         let holds = |holds, rule| Layer::Slabs.holds(holds, rule, self.base);
         let free: u32 = (0..words).map(|at| self.word(at).get().count_ones()).sum();
@@ -98,31 +110,43 @@ impl SlabRef {
     }
 }
 
-/// What `create` writes for the slab of `class` at page `first`, in the order of `is_sound`.
-fn shape(class: Class, page_shift: u32, first: Page) -> [u32; 6] {
+/// What `create` writes for a slab of `class`, in the order of `is_made`.
+fn shape(class: Class, page_shift: u32) -> [u32; 5] {
     let blocks = class.slab_blocks(page_shift) as u32;
     let in_page = ((1 << page_shift) / class.size()) as u32;
-    [first, page_shift, class.slab_pages(page_shift) as u32, blocks, in_page, super::bin_shift(blocks)]
+    [page_shift, class.slab_pages(page_shift) as u32, blocks, in_page, super::bin_shift(blocks)]
 }
 
 impl Slabs {
-    /// Audits every slab of the class, the bins, the list of slabs to purge, the spare records, and the sums. Without a roster
-    /// full slabs are not seen, and what is counted is compared with nothing. There are no more than `records` records.
-    pub(in crate::heap) fn audit(&self, map: &Map, class: Class, records: u64) -> Verdict {
-        let sum = match self.roster.walk() {
-            None => None,
-            Some((first, next)) => {
-                let mut sum = Sum::default();
-                self.follow(first, next, |slab| {
-                    let first = map.page_of(slab.base);
-                    let known = map.entry(first) == Entry::Slab(slab) && slab.is_sound(map, first);
-                    let sound = known && slab.class() == class;
-                    Layer::Slabs.holds(sound, "a slab's record is as it was made", slab.address())?;
-                    slab.audit(&mut sum)
-                })?;
-                Some(sum)
-            }
+    /// Audits every slab of the class, the bins, the list of slabs to purge, the spare records, and the sums: those of a
+    /// roster, or else those of the page map, if the witness is alone. Without either full slabs are not seen, and what is
+    /// counted is compared with nothing. There are no more than `records` records.
+    pub(in crate::heap) fn audit(&self, map: &Map, class: Class, records: u64, mapped: Option<Sum>) -> Verdict {
+        let known = mapped.is_none_or(|sum| sum.slabs == self.count);
+        Layer::Slabs.holds(known, "slabs are as many as the page map has", 0)?;
+        let sum = self.audit_roster(map, class)?.or(mapped);
+        let binned = self.audit_bins(map, class)?;
+        let queued = self.audit_queue(map, class)?;
+        self.audit_spare(map, class, records)?;
+        sum.map_or(Ok(()), |sum| self.audit_sum(sum, binned, queued))
+    }
+
+    /// Audits every slab, and returns what they add up to; `None` where no roster is kept.
+    fn audit_roster(&self, map: &Map, class: Class) -> Result<Option<Sum>, Finding> {
+        let Some((first, next)) = self.roster.walk() else {
+            return Ok(None);
         };
+        let mut sum = Sum::default();
+        self.follow(first, next, |slab| {
+            let sound = slab.is_sound(map) && slab.class() == class && map.entry(slab.first) == Entry::Slab(slab);
+            Layer::Slabs.holds(sound, "a slab's record is as it was made", slab.address())?;
+            slab.audit(&mut sum)
+        })?;
+        Ok(Some(sum))
+    }
+
+    /// Audits the bins and the slabs in them, and returns how many there are.
+    fn audit_bins(&self, map: &Map, class: Class) -> Result<u64, Finding> {
         let mut binned = 0;
         for (bin, head) in self.bins.iter().enumerate() {
             let filled = bin < BINS && self.filled >> bin & 1 == 1;
@@ -132,8 +156,9 @@ impl Slabs {
                 *head,
                 |slab| slab.next.get(),
                 |slab| {
-                    let sound = slab.is_sound(map, map.page_of(slab.base)) && slab.class() == class;
+                    let sound = slab.is_sound(map) && slab.class() == class;
                     Layer::Slabs.holds(sound, "slabs in bins have the records of their class", slab.address())?;
+                    slab.audit(&mut Sum::default())?;
                     let place = slab.place.get() == Place::binned(bin as u8) && slab.bin() as usize == bin;
                     Layer::Slabs.holds(place, "a slab lies in the bin for its free blocks", slab.base)?;
                     Layer::Slabs.holds(slab.prev.get() == before, "neighbours in a bin know each other", slab.base)?;
@@ -142,12 +167,17 @@ impl Slabs {
                 },
             )?;
         }
+        Ok(binned)
+    }
+
+    /// Audits the list of slabs to purge, and returns how many there are.
+    fn audit_queue(&self, map: &Map, class: Class) -> Result<u64, Finding> {
         let mut before = None;
         let queued = self.follow(
             self.soonest,
             |slab| slab.later.get(),
             |slab| {
-                let sound = slab.is_sound(map, map.page_of(slab.base)) && slab.class() == class;
+                let sound = slab.is_sound(map) && slab.class() == class;
                 Layer::Slabs.holds(sound, "slabs to purge have the records of their class", slab.address())?;
                 let due = slab.queued.get() == 1 && slab.gauge().idle() > 0;
                 Layer::Slabs.holds(due, "slabs to purge have pages to purge", slab.base)?;
@@ -161,8 +191,7 @@ impl Slabs {
             },
         )?;
         Layer::Slabs.holds(self.latest == before, "the last slab to purge is the last in the list", 0)?;
-        self.follow_spare(records)?;
-        sum.map_or(Ok(()), |sum| self.audit_sum(sum, binned, queued))
+        Ok(queued)
     }
 
     fn audit_sum(&self, sum: Sum, binned: u64, queued: u64) -> Verdict {
@@ -197,12 +226,13 @@ impl Slabs {
         super::chain(self.spare).for_each(each);
     }
 
-    fn follow_spare(&self, records: u64) -> Verdict {
-        let (mut at, mut met) = (self.spare, 0);
+    fn audit_spare(&self, map: &Map, class: Class, records: u64) -> Verdict {
+        let (mut at, mut met, bytes) = (self.spare, 0, SlabRef::record_bytes(class, map.page_shift()));
         while let Some(slab) = at {
-            met += 1;
-            let linked = met <= records && slab.next.is_intact();
+            Layer::Slabs.holds(met < records, "a list of spare records has an end", slab.address())?;
+            let linked = map.record_room(slab.address()) >= bytes && slab.next.is_intact();
             Layer::Slabs.holds(linked, "spare records are linked as they were", slab.address())?;
+            met += 1;
             at = slab.next.get();
         }
         Ok(())

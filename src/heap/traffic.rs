@@ -18,9 +18,6 @@ use crate::sync::Relaxed;
 use crate::twin::{self, Twin};
 use core::ptr::{NonNull, null_mut};
 
-/// Bytes taken from the runs at a time for slab records.
-const RECORD_BYTES: usize = 64 << 10;
-
 /// Blocks from this size on hardly profit from a list's order: their lists are kept whole, scattered as they may be.
 /// With powers of two that begins later: those blocks crowd into few sets of the processor's cache, and order matters more.
 const LARGE: usize = if FINE { 512 } else { 2048 };
@@ -384,7 +381,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Memory for a record of `bytes` bytes, from a fresh run unless another thread has brought one meanwhile.
     fn feed_records(&self, bytes: usize) -> Option<NonNull<u8>> {
-        let pages = RECORD_BYTES.div_ceil(self.map.page_bytes()) as u32;
+        let pages = self.map.record_pages();
         let first = self.take_run(pages, 0, Fill::Any)?;
         let span = self.map.span(first, pages);
         let (record, fed) = self.records.with(|records| records.carve_or_feed(bytes, span));
