@@ -261,24 +261,23 @@ impl<B: Blocks + Copy> Guarded<'_, B> {
         }
         let Some(facts) = hunter.check_live(at, passed) else { return };
         let size = facts.layout.size();
-        record_before(at).note_free(&facts, hunter.event(Door::Free, trail, size));
-        // SAFETY: the block has that many bytes, and nobody else has it any more.
-        unsafe { guard::fill(at, size.min(hunter.hunt().poison), Pattern::Poison) };
-        self.retire(Held { address: passed.at, bytes: lead(facts.layout.align()) + size + BACK }, size, trail);
-    }
-
-    /// Holds a freed block of `size` bytes back, and lets others go in its place; or lets it go at once.
-    #[inline]
-    fn retire(&self, held: Held, size: usize, trail: Option<&Trail>) {
-        let hunt = self.hunter.hunt();
-        let (share, blocks) = (self.hunter.trails.share(), hunt.quarantine_blocks);
+        let event = hunter.event(Door::Free, trail, size);
+        let held = Held { address: passed.at, bytes: lead(facts.layout.align()) + size + BACK };
+        let hunt = hunter.hunt();
+        let (share, blocks) = (hunter.trails.share(), hunt.quarantine_blocks);
         let may_wait = self.number == 0 && held.bytes <= share && blocks > 0 && hunt.is_watched(size);
-        let Some(trail) = trail.filter(|_| may_wait) else {
-            return self.let_go(held);
-        };
-        let Some((oldest, is_beyond)) = trail.hold_back(held, share, blocks) else { return };
-        self.let_go(oldest);
-        if is_beyond {
+        let waits_with = trail.filter(|_| may_wait);
+        // What goes in its place; or the block itself, at once.
+        let goes = waits_with.map_or(Some((held, false)), |trail| trail.hold_back(held, share, blocks));
+        record_before(at).note_free(&facts, event);
+        // SAFETY: the block has that many bytes, and nobody else has it any more.
+        unsafe { guard::fill(at, size.min(hunt.poison), Pattern::Poison) };
+        if let Some(trail) = waits_with {
+            trail.whole();
+        }
+        let Some((goes, is_beyond)) = goes else { return };
+        self.let_go(goes);
+        if let Some(trail) = waits_with.filter(|_| is_beyond) {
             self.let_go_beyond(trail, share, blocks);
         }
     }

@@ -17,7 +17,10 @@ pub(super) struct Held {
     pub(super) bytes: usize,
 }
 
-/// Blocks held back, the oldest first.
+/// Blocks held back, the oldest first, and one that comes.
+///
+/// Who frees a block takes the lock before the block is poisoned: an exchange waits until whatever was written before it is
+/// in the cache, and freed memory often is not. So a block is here a little before it is whole, and counted only by the next.
 #[derive(Debug)]
 pub(super) struct Ring {
     /// Room for `room` blocks, a power of two; 0 before there is any.
@@ -26,25 +29,39 @@ pub(super) struct Ring {
     first: usize,
     count: usize,
     bytes: usize,
+    /// The block that comes.
+    coming: Option<Held>,
 }
 
 impl Ring {
-    const EMPTY: Self = Self { places: 0, room: 0, first: 0, count: 0, bytes: 0 };
+    const EMPTY: Self = Self { places: 0, room: 0, first: 0, count: 0, bytes: 0, coming: None };
+
+    /// Counts the block that has come.
+    #[inline]
+    fn settle(&mut self) {
+        if let Some(held) = self.coming.take() {
+            // SAFETY: inside the room, which is this ring's: `push` saw to it.
+            unsafe { self.place(self.count).write(held) };
+            self.count += 1;
+            self.bytes += held.bytes;
+        }
+    }
 
     fn place(&self, index: usize) -> *mut Held {
         (self.places as *mut Held).wrapping_add((self.first + index) & (self.room - 1))
     }
 
-    /// Enters a block; false if there is no room.
+    /// Lets a block come; false if there is no room.
     #[inline]
     fn push(&mut self, held: Held, room: usize) -> bool {
-        if self.room == 0 && !self.make_room(room) || self.count == self.room {
+        if self.room == 0 && !self.make_room(room) {
             return false;
         }
-        // SAFETY: inside the room, which is this ring's.
-        unsafe { self.place(self.count).write(held) };
-        self.count += 1;
-        self.bytes += held.bytes;
+        self.settle();
+        if self.count == self.room {
+            return false;
+        }
+        self.coming = Some(held);
         true
     }
 
@@ -126,6 +143,8 @@ pub(crate) struct Trail {
     /// Whether its thread asked not to be watched.
     pub(super) is_unwatched: Cell<bool>,
     pub(super) memory: Memory,
+    /// 0 while the thread poisons the block that comes.
+    is_whole: AtomicU32,
     ring: Locked<Ring, Spin>,
 }
 
@@ -192,6 +211,7 @@ impl Trails {
         // SAFETY: as above.
         let fresh = unsafe { &*trail };
         fresh.is_taken.store(1, Relaxed);
+        fresh.is_whole.store(1, Relaxed);
         let mut newest = self.newest.load(Relaxed);
         loop {
             // SAFETY: nobody else knows the trail yet.
@@ -261,26 +281,47 @@ impl Trail {
         (next >> 32) as u32
     }
 
-    /// Holds a block back; what must go in its place, the block itself if there is no room, and whether more must go.
+    /// Holds a block back that is not poisoned yet; what must go, the block itself if there is no room, and whether more must
+    /// go. `whole` comes next.
     #[inline]
     pub(super) fn hold_back(&self, held: Held, bytes: usize, blocks: usize) -> Option<(Held, bool)> {
         self.ring.with(|ring| {
             if !ring.push(held, blocks + 1) {
                 return Some((held, false));
             }
+            self.is_whole.store(0, Relaxed);
             ring.pop_beyond(bytes, blocks).map(|oldest| (oldest, ring.is_beyond(bytes, blocks)))
+        })
+    }
+
+    /// The block that comes is poisoned.
+    #[inline]
+    pub(super) fn whole(&self) {
+        // Release: what was written to it; pairs with `with_whole`.
+        self.is_whole.store(1, Release);
+    }
+
+    /// Runs `section` with the ring, in which the block that comes is counted if it is whole.
+    #[inline]
+    fn with_whole<R>(&self, section: impl FnOnce(&mut Ring) -> R) -> R {
+        self.ring.with(|ring| {
+            // Acquire: pairs with `whole`.
+            if self.is_whole.load(Acquire) == 1 {
+                ring.settle();
+            }
+            section(ring)
         })
     }
 
     /// Takes out a block that was held back for longest, while more is held than these.
     #[inline]
     pub(super) fn release_beyond(&self, bytes: usize, blocks: usize) -> Option<Held> {
-        self.ring.with(|ring| ring.pop_beyond(bytes, blocks))
+        self.with_whole(|ring| ring.pop_beyond(bytes, blocks))
     }
 
     /// Every block that is held back, until `visit` has seen enough; no block leaves meanwhile.
     pub(super) fn each_held(&self, visit: impl FnMut(Held) -> bool) -> bool {
-        self.ring.with(|ring| ring.each(visit))
+        self.with_whole(|ring| ring.each(visit))
     }
 
     pub(super) fn lock(&self) {
