@@ -252,6 +252,7 @@ impl Trails {
     /// After a fork, in the child: only the calling thread, whose trail this is, goes on.
     pub(super) fn keep_only(&self, own: Option<&Trail>) {
         for trail in self.all().filter(|trail| own.is_none_or(|own| !core::ptr::eq(*trail, own))) {
+            trail.give_up();
             trail.is_taken.store(0, Relaxed);
         }
         self.taken.store(u32::from(own.is_some()), Relaxed);
@@ -311,6 +312,12 @@ impl Trail {
             }
             section(ring)
         })
+    }
+
+    /// Its thread is no more, wherever it was: a block that it had not poisoned stays as it is, nobody's.
+    fn give_up(&self) {
+        self.with_whole(|ring| ring.coming = None);
+        self.is_whole.store(1, Relaxed);
     }
 
     /// Takes out a block that was held back for longest, while more is held than these.

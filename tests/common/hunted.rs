@@ -470,7 +470,8 @@ fn busy() {
     });
 }
 
-/// Forks beside busy threads; each child allocates, frees, audits and exits in an orderly way.
+/// Forks beside busy threads; each child allocates, frees, audits and exits in an orderly way. What the threads of the parent
+/// were at when they were copied, its own threads take over.
 fn forks() {
     let done = std::sync::atomic::AtomicBool::new(false);
     thread::scope(|scope| {
@@ -486,6 +487,7 @@ fn forks() {
             let child = unsafe { libc::fork() };
             if child == 0 {
                 free_others(1000, 100);
+                thread::scope(|scope| (0..5).for_each(|_| _ = scope.spawn(|| free_others(2000, 700))));
                 let status = i32::from(Stratalloc::check().is_err());
                 // SAFETY: no preconditions.
                 unsafe { libc::exit(status) };
