@@ -134,6 +134,8 @@ pub mod lock;
 #[cfg(all(feature = "allocator-api2", not(loom)))]
 mod object;
 pub mod os;
+#[cfg(all(feature = "shared", not(loom)))]
+mod shared;
 mod stats;
 mod sync;
 #[cfg(all(feature = "std", not(loom)))]
@@ -150,6 +152,8 @@ pub use finding::{Finding, Layer};
 pub use global::Stratalloc;
 #[cfg(all(feature = "allocator-api2", not(loom)))]
 pub use object::Heap;
+#[cfg(all(feature = "shared", not(loom)))]
+pub use shared::{SharedConfig, SharedError, SharedHeap};
 pub use stats::{ClassStats, RunStats, Stats};
 
 #[cfg(all(test, feature = "std", not(loom)))]

@@ -11,6 +11,8 @@ mod files;
 mod fixed;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 mod guards;
+#[cfg(all(feature = "shared", not(loom)))]
+mod heap_file;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 mod maps;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
@@ -34,6 +36,8 @@ pub(crate) use files::{File, Room, link_target};
 pub use fixed::Fixed;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 pub(crate) use guards::{install_guard, map_sparse, remove_guard, set_access};
+#[cfg(all(feature = "shared", not(loom)))]
+pub(crate) use heap_file::{Errno, HeapFile, Identity, describe, remove_file};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 pub(crate) use maps::{each_mapping, each_writable_mapping, mapping_around};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
@@ -55,7 +59,7 @@ pub(crate) use unix::at_fork_once;
 pub(crate) use unix::keep_errno;
 #[cfg(any(feature = "allocator-api2", feature = "c-abi"))]
 pub(crate) use unix::map;
-#[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
+#[cfg(any(feature = "shared", all(feature = "malloc-debug", feature = "std", not(loom))))]
 pub(crate) use unix::page_bytes;
 #[cfg(feature = "c-abi")]
 pub(crate) use unix::set_errno;
@@ -63,9 +67,12 @@ pub(crate) use unix::set_errno;
 pub(crate) use unix::unmap;
 pub(crate) use unix::{abort, rest, say, yield_now};
 
-/// The error numbers that C names set.
-#[cfg(feature = "c-abi")]
+/// Numbers of errors.
+#[cfg(any(feature = "c-abi", feature = "shared"))]
 pub(crate) mod errno {
+    #[cfg(feature = "shared")]
+    pub(crate) use libc::{EEXIST, ENOSPC};
+    #[cfg(feature = "c-abi")]
     pub(crate) use libc::{EINVAL, ENOMEM};
 }
 

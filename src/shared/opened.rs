@@ -1,0 +1,66 @@
+//! The shared heaps that this process has open, by where they lie: what lies in a file knows no process's own file number.
+
+use crate::lock::{Locked, Rank, Spin};
+use crate::os::HeapFile;
+
+/// Heaps that a process may have open.
+const MOST: usize = 64;
+
+/// An open heap.
+#[derive(Debug)]
+struct Opened {
+    at: usize,
+    /// Which opening of a heap it is.
+    opening: u64,
+    file: HeapFile,
+}
+
+static OPENED: Locked<[Option<Opened>; MOST], Spin> = Locked::new(Rank::Hunter, [const { None }; MOST]);
+
+/// Held while a thread leaves its seats, and while a heap is closed.
+static LEAVING: Locked<(), Spin> = Locked::new(Rank::Hunter, ());
+
+/// Keeps the file of the heap at `at`; false if there are too many.
+pub(super) fn enter(at: usize, opening: u64, file: HeapFile) -> bool {
+    OPENED.with(|opened| match opened.iter_mut().find(|place| place.is_none()) {
+        Some(place) => {
+            *place = Some(Opened { at, opening, file });
+            true
+        }
+        None => false,
+    })
+}
+
+/// The file of an opening, which is open no more.
+pub(super) fn leave(opening: u64) -> Option<HeapFile> {
+    OPENED.with(|opened| {
+        let place = opened.iter_mut().find(|place| place.as_ref().is_some_and(|heap| heap.opening == opening))?;
+        place.take().map(|heap| heap.file)
+    })
+}
+
+/// Whether an opening is open.
+pub(super) fn is_open(opening: u64) -> bool {
+    OPENED.with(|opened| opened.iter().flatten().any(|heap| heap.opening == opening))
+}
+
+/// Runs `work`, while no heap is closed and no thread leaves its seats. (Not by a section: `work` takes locks of its own.)
+pub(super) fn leaving(work: impl FnOnce()) {
+    LEAVING.hold();
+    work();
+    // SAFETY: held above.
+    unsafe { LEAVING.let_go() };
+}
+
+/// Gives back the lock of the file of the heap at `at`.
+pub(super) fn unlock(at: usize) {
+    OPENED.with(|opened| opened.iter().flatten().filter(|heap| heap.at == at).for_each(|heap| heap.file.unlock()));
+}
+
+/// Takes room in the file of the heap at `at`; false if there is none.
+pub(super) fn fill(at: usize, from: usize, bytes: usize) -> bool {
+    OPENED.with(|opened| {
+        let heap = opened.iter().flatten().find(|heap| heap.at == at);
+        heap.is_some_and(|heap| heap.file.fill(from as u64, bytes as u64).is_ok())
+    })
+}
