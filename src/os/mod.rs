@@ -53,6 +53,8 @@ pub(crate) use thread_end::at_thread_end;
 #[cfg(all(feature = "std", not(feature = "c-abi"), not(loom)))]
 pub(crate) use thread_end::not_at_thread_end;
 pub use unix::Mmap;
+#[cfg(all(feature = "shared", not(loom)))]
+pub(crate) use unix::at_fork;
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use unix::at_fork_once;
 #[cfg(any(feature = "c-abi", all(feature = "malloc-debug", feature = "std", not(loom))))]

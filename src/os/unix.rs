@@ -406,8 +406,14 @@ pub(crate) fn abort() -> ! {
 pub(crate) fn at_fork_once(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
     static REGISTERED: AtomicUsize = AtomicUsize::new(0);
     if REGISTERED.swap(1, Relaxed) == 0 {
-        // SAFETY: the three are functions of this program that stay as long as its code. Without memory for the
-        // registration a fork is as unsafe as in a program that registers nothing; there is nobody to tell.
-        let _ = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+        at_fork(prepare, parent, child);
     }
+}
+
+/// Registers what is to be done around every `fork`.
+#[cfg(all(feature = "std", not(loom)))]
+pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
+    // SAFETY: the three are functions of this program that stay as long as its code. Without memory for the
+    // registration a fork is as unsafe as in a program that registers nothing; there is nobody to tell.
+    let _ = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
 }

@@ -188,6 +188,7 @@ impl SharedHeap {
         })?;
         // The mapping stays while the heap is open.
         let body = NonNull::new(core::ptr::with_exposed_provenance_mut(span.at));
+        opened::survive_forks();
         let opening = 1 + OPENINGS.fetch_add(1, Relaxed);
         let entered = opened::enter(span.at, opening, file);
         match body.filter(|_| entered) {

@@ -1,7 +1,9 @@
 //! The shared heaps that this process has open, by where they lie: what lies in a file knows no process's own file number.
 
 use crate::lock::{Locked, Rank, Spin};
-use crate::os::HeapFile;
+use super::seats;
+use crate::os::{self, HeapFile};
+use crate::sync::{AtomicU32, Relaxed};
 
 /// Heaps that a process may have open.
 const MOST: usize = 64;
@@ -19,6 +21,28 @@ static OPENED: Locked<[Option<Opened>; MOST], Spin> = Locked::new(Rank::Hunter, 
 
 /// Held while a thread leaves its seats, and while a heap is closed.
 static LEAVING: Locked<(), Spin> = Locked::new(Rank::Hunter, ());
+
+/// Sees to it that forks are survived: a child has the heaps of its parent open, and none of its seats.
+pub(super) fn survive_forks() {
+    extern "C" fn prepare() {
+        LEAVING.hold();
+        OPENED.hold();
+    }
+    extern "C" fn parent() {
+        // SAFETY: `prepare` ran before.
+        unsafe { OPENED.let_go() };
+        // SAFETY: as above.
+        unsafe { LEAVING.let_go() };
+    }
+    extern "C" fn child() {
+        parent();
+        seats::forget();
+    }
+    static REGISTERED: AtomicU32 = AtomicU32::new(0);
+    if REGISTERED.swap(1, Relaxed) == 0 {
+        os::at_fork(prepare, parent, child);
+    }
+}
 
 /// Keeps the file of the heap at `at`; false if there are too many.
 pub(super) fn enter(at: usize, opening: u64, file: HeapFile) -> bool {

@@ -94,6 +94,11 @@ pub(super) fn seat(opening: u64) -> Option<NonNull<Seat>> {
     })
 }
 
+/// The calling thread, of a process that was just forked, sits nowhere: the seats are its parent's.
+pub(super) fn forget() {
+    SITTINGS.with(|sittings| sittings.iter().for_each(|sitting| sitting.set(NOWHERE)));
+}
+
 /// Has the calling thread sit down on a seat that `take` takes; `None` if it cannot sit.
 #[cold]
 #[inline(never)]
