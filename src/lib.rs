@@ -96,6 +96,7 @@
 //! - `fine-classes`: four size classes per doubling in place of one, and up to 7,168 bytes in place of 2,048: less memory,
 //!   somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
+//! - `shared`: heaps in files, that many processes have open; in work.
 //! - `c-abi`: C names with a prefix, `c-override`: the bare ones, too; see `c_abi`.
 //! - `malloc-debug`: the corruption hunter before every heap (`Hunt`), and each word of a record has a copy or a check; see
 //!   [`heap::Attached::check`].

@@ -21,7 +21,7 @@ const LEVELS: &[&[&str]] = &[
     &["heap/bins.rs", "heap/granule.rs", "heap/run.rs"],
     &["heap/", "stats.rs"],
     &["watch.rs"],
-    &["global.rs", "thread", "object/", "debug/"],
+    &["global.rs", "thread", "object/", "debug/", "shared/"],
     &["c_abi/"],
     &["lib.rs", "models.rs"],
 ];
@@ -33,8 +33,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("os::say(", &["fatal.rs", "lock.rs", "debug/voice.rs"]),
     ("abort(", &["os/", "fatal.rs", "lock.rs", "debug/report.rs"]),
     ("spin::", &["lock.rs"]),
-    ("thread_local!", &["thread/", "lock.rs", "object/", "twin.rs"]),
-    ("static ", &["global.rs", "thread", "object/", "os/", "twin.rs", "lock.rs", "lib.rs", "c_abi/", "debug/"]),
+    ("thread_local!", &["thread/", "lock.rs", "object/", "shared/", "twin.rs"]),
+    (
+        "static ",
+        &["global.rs", "thread", "object/", "os/", "twin.rs", "lock.rs", "lib.rs", "c_abi/", "debug/", "shared/"],
+    ),
     (
         "feature = ",
         &[
@@ -48,6 +51,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "debug/mod.rs",
             "debug/guarded.rs",
             "debug/hunter.rs",
+            "shared/header.rs",
             "os/thread_end.rs",
             "heap/map.rs",
             "fatal.rs",

@@ -156,7 +156,9 @@ fn s1_a_maker_that_dies_is_replaced() {
 fn s2_blocks_are_freed_by_other_processes_than_those_that_made_them() {
     const SLOTS: usize = 64;
     const ROUNDS: u64 = 20_000;
-    let layout = |seed: u64| Layout::from_size_align([8, 24, 100, 700, 3000, 9000, 70_000][seed as usize % 7], 8).expect("a layout");
+    let layout = |seed: u64| {
+        Layout::from_size_align([8, 24, 100, 700, 3000, 9000, 70_000][seed as usize % 7], 8).expect("a layout")
+    };
     /// Takes what is in a slot, checks and frees it, and puts a block of its own there.
     fn exchange(heap: &SharedHeap, slot: &AtomicU64, seed: u64, layout: impl Fn(u64) -> Layout) {
         let size = layout(seed).size();
@@ -214,7 +216,7 @@ fn s3_who_leaves_gives_back_and_unmaps_and_the_others_go_on() {
     let place = Place::new("s3");
     let name = place.0.to_string_lossy().into_owned();
     let heap = open(&place.0);
-    drop(heap.allocate(Layout::new::<[u8; 100]>()));
+    assert!(heap.allocate(Layout::new::<[u8; 100]>()).is_ok());
     assert!(maps().contains(&name) && heap.stats().threads == 2);
     std::thread::scope(|scope| {
         scope.spawn(|| assert!(heap.allocate(Layout::new::<u64>()).is_ok() && heap.stats().threads == 3));
@@ -336,10 +338,7 @@ fn s9_a_changed_header_is_refused_and_says_why() {
         }
     }
     file.write_all_at(&first, 0).expect("written");
-    for bytes in [0, 4096, (64 << 20) - 4096, (64 << 20) + 4096] {
-        if bytes == 0 {
-            continue;
-        }
+    for bytes in [4096, (64 << 20) - 4096, (64 << 20) + 4096] {
         file.set_len(bytes).expect("cut");
         let error = SharedHeap::open(&place.0, SMALL, |_| {}).expect_err("it has another length");
         assert!(error.to_string().contains("was made with 67108864"), "{error}");

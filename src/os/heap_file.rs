@@ -29,7 +29,16 @@ pub(crate) struct Identity {
 /// What file systems say of themselves whose files other machines may change unseen: NFS, SMB (1, 2 and as CIFS), AFS, Coda,
 /// Ceph, 9P, Lustre, GFS2, OCFS2.
 const NETWORK: [u64; 11] = [
-    0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x5346_414f, 0x7375_7245, 0x00c3_6400, 0x0102_1997, 0x0bd0_0bd0, 0x0116_1970,
+    0x6969,
+    0x517b,
+    0xfe53_4d42,
+    0xff53_4d42,
+    0x5346_414f,
+    0x7375_7245,
+    0x00c3_6400,
+    0x0102_1997,
+    0x0bd0_0bd0,
+    0x0116_1970,
     0x7461_636f,
 ];
 

@@ -149,7 +149,10 @@ fn check(kind: &Kind, at: u64, bytes: u64) -> u64 {
 
 /// Whether a heap may lie there.
 fn is_place(span: Span) -> bool {
-    RANGE.contains(span) && span.at.is_multiple_of(STEP) && (BYTES_MIN..=BYTES_MAX).contains(&span.bytes) && span.bytes.is_multiple_of(1 << 16)
+    RANGE.contains(span)
+        && span.at.is_multiple_of(STEP)
+        && (BYTES_MIN..=BYTES_MAX).contains(&span.bytes)
+        && span.bytes.is_multiple_of(1 << 16)
 }
 
 /// A place for a heap of `bytes` bytes that follows from a file's `inode` and the time `born`, so that two files rarely have one

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 /// What lies at the begin of a heap's file.
 #[derive(Debug)]
 #[repr(C)]
-pub(self) struct Body {
+struct Body {
     header: Header,
     engine: Engine<FilePages, Spin>,
     /// For threads that have no seat.

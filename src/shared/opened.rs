@@ -1,7 +1,7 @@
 //! The shared heaps that this process has open, by where they lie: what lies in a file knows no process's own file number.
 
-use crate::lock::{Locked, Rank, Spin};
 use super::seats;
+use crate::lock::{Locked, Rank, Spin};
 use crate::os::{self, HeapFile};
 use crate::sync::{AtomicU32, Relaxed};
 

@@ -43,7 +43,6 @@ impl FilePages {
         }
         Some(span)
     }
-
 }
 
 // SAFETY: every range is taken once, and reads zero: the file was new. The header is the first page.
