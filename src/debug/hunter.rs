@@ -21,7 +21,8 @@ use core::ptr::NonNull;
 #[derive(Debug)]
 pub(crate) struct Hunter {
     phase: AtomicU32,
-    /// The addresses at which there may be blocks of the hunter's: where they begin, and how many they are.
+    /// The addresses at which there may be blocks of the hunter's: where they begin, and how many they are; `usize::MAX` for all,
+    /// also once a block has guards that was to have pages of its own, where no others have guards.
     hunted: (AtomicUsize, AtomicUsize),
     hunt: UnsafeCell<Hunt>,
     pub(super) begins: Begins,
@@ -31,8 +32,6 @@ pub(crate) struct Hunter {
     pub(super) lone: Lone,
     /// The number of the thread that is reporting; 0: none.
     pub(super) reporting: AtomicU32,
-    /// 1 if blocks have guards that were to have pages of their own, where no others have guards.
-    pub(super) has_others: AtomicU32,
     /// When the hunter began, in the time of its clock and in milliseconds.
     begun: (AtomicU32, AtomicU64),
     /// How many `assert_no_leaks` there were.
@@ -81,7 +80,6 @@ impl Hunter {
             trails: Trails::new(),
             lone: Lone::new(),
             reporting: AtomicU32::new(0),
-            has_others: AtomicU32::new(0),
             begun: (AtomicU32::new(0), AtomicU64::new(0)),
             epochs: AtomicU32::new(0),
             watches_faults: AtomicU32::new(0),
@@ -210,7 +208,6 @@ impl Hunter {
     }
 
     /// Whether a block at any address may be one of the hunter's.
-    #[cfg(feature = "c-abi")]
     #[inline(always)]
     pub(super) fn may_have_all(&self) -> bool {
         // Relaxed: as above.
@@ -219,22 +216,22 @@ impl Hunter {
 
     /// There are going to be blocks of the hunter's in `span` where there were none.
     pub(super) fn extend(&self, span: os::Span) {
-        if self.phase.load(Relaxed) == PAGES && self.has_others.load(Relaxed) == 0 {
+        if !self.may_have_all() {
             self.hunted.0.store(span.at, Relaxed);
+            // Not a store: meanwhile it may have become all. (From wherever they begin, that leaves one address out.)
             self.hunted.1.fetch_max(span.bytes, Relaxed);
         }
     }
 
     /// There are going to be blocks of the hunter's everywhere.
     pub(super) fn extend_to_all(&self) {
-        self.has_others.store(1, Relaxed);
         self.hunted.1.store(usize::MAX, Relaxed);
     }
 
     /// Whether a block begins at `address` that is one of some with guards.
     #[inline]
     pub(super) fn has_some(&self, address: usize) -> bool {
-        self.lone.has(address) || self.has_others.load(Relaxed) != 0 && self.begins.state(address).is_some()
+        self.lone.has(address) || self.may_have_all() && self.begins.state(address).is_some()
     }
 
     /// What became of the block that begins at just this address.

@@ -180,10 +180,9 @@ struct Seen {
     /// The mix of the return addresses that are compared.
     mixed: u64,
     number: u32,
-    /// How many words above the stack pointer the return addresses lay that are compared, the last one again in places that
-    /// are left, and the largest.
+    /// How many words above the stack pointer the return addresses lay that are compared, upwards; in places that are left
+    /// the last one again, so the last is always the largest.
     offsets: [u16; COMPARED],
-    reach: u16,
     /// 1 if only the first `FEW` places are compared.
     is_short: u16,
 }
@@ -397,9 +396,9 @@ impl Seen {
     /// Whether the words that are compared still hold the same addresses.
     #[inline(always)]
     fn is_there(&self, above: Above) -> bool {
-        // SAFETY: no further up than `reach`.
+        // SAFETY: no further up than the last, which the stack has.
         let word = |offset: &u16| unsafe { above.word_unchecked(usize::from(*offset) * WORD) };
-        above.has(usize::from(self.reach) * WORD)
+        above.has(usize::from(self.offsets[COMPARED - 1]) * WORD)
             && self.mixed
                 == match self.offsets.first_chunk::<FEW>() {
                     Some(few) if self.is_short != 0 => mix(few.iter().map(word)),
@@ -424,6 +423,6 @@ impl Seen {
         let is_short = compared.len() <= FEW;
         let addresses = places.map(|frame| frame.address).take(if is_short { FEW } else { COMPARED });
         (self.key, self.number, self.mixed) = (at.key, number, mix(addresses));
-        (self.reach, self.is_short) = (self.offsets[COMPARED - 1], u16::from(is_short));
+        self.is_short = u16::from(is_short);
     }
 }
