@@ -88,7 +88,7 @@
 //!
 //! Each layer has its own, one per class where there are classes; a lock is taken only while those held have lower ranks:
 //! shard of a `Heap` < registry of caches < depot < slabs < reserves < runs < records. Never two of one rank, but by fork, which takes
-//! all of them in order. No system call is made with a lock held, but for the lock of a `Heap`'s shard. Builds with debug assertions check the order.
+//! all of them in order. No system call is made with a lock held, but for the lock of a `Heap`'s shard, and one that a shared heap is closed with. Builds with debug assertions check the order.
 //!
 //! # Features
 //!

@@ -162,6 +162,17 @@ impl<T, L: RawLock> Locked<T, L> {
         self.value.with(|value| look(unsafe { &*value }))
     }
 
+    /// The value, for who holds the lock by `hold`.
+    ///
+    /// # Safety
+    /// - This thread, or the one it was forked from, holds the lock by `hold`, and nobody has another reference.
+    #[cfg(all(feature = "shared", not(loom)))]
+    #[allow(clippy::mut_from_ref, reason = "the lock is held")]
+    pub(crate) unsafe fn held(&self) -> &mut T {
+        // SAFETY: as the caller states.
+        unsafe { &mut *self.value.get() }
+    }
+
     /// Takes the lock and keeps it: for fork.
     #[inline(never)]
     pub(crate) fn hold(&self) {

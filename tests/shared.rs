@@ -1,5 +1,7 @@
 //! Rows S: heaps that processes share. Each process is this program again, told by the environment what to do.
 
+#![expect(clippy::disallowed_macros, reason = "what is skipped is said")]
+
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec as VecIn;
 use std::alloc::Layout;
@@ -319,6 +321,82 @@ fn s8_growth_is_seen_by_all() {
     // There is no more, and that is null.
     assert!(heap.allocate(Layout::new::<[u64; 6_000_000]>()).is_err());
     heap.check().expect("a sound heap");
+}
+
+/// Runs the test `name` as a child in a folder of so many KiB that only it sees; false if the system does not let it.
+fn in_small_folder(name: &str, kibibytes: usize) -> bool {
+    let program = env::current_exe().expect("the program's name");
+    let script =
+        format!("mount -t tmpfs -o size={kibibytes}k none /mnt || exit 77; exec \"$0\" --exact {name} --nocapture");
+    let status = Command::new("unshare")
+        .args(["-m", "sh", "-c", &script])
+        .arg(program)
+        .env("SHARED_CHILD", "/mnt/heap")
+        .status();
+    match status.map(|status| status.code()) {
+        Ok(Some(0)) => true,
+        Ok(Some(1 | 77)) | Err(_) => {
+            println!("SKIPPED: {name}: a folder of its own takes the right to mount one");
+            false
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn s8_a_full_disk_is_null_and_the_heap_is_as_it_was() {
+    let name = "s8_a_full_disk_is_null_and_the_heap_is_as_it_was";
+    let Some(path) = as_child() else {
+        in_small_folder(name, 16 << 10);
+        return;
+    };
+    let heap = open(&path);
+    for size in [100, 3000, 50_000, 1 << 20] {
+        let layout = Layout::from_size_align(size, 8).expect("a layout");
+        let mut blocks = Vec::new();
+        while let Ok(block) = heap.allocate(layout) {
+            // SAFETY: ours, and so large.
+            unsafe { block.cast::<u8>().write_bytes(size as u8, size) };
+            blocks.push(block.cast::<u8>());
+        }
+        assert!(blocks.len() * size > 1 << 20 && blocks.len() * size < 16 << 20, "{} of {size}", blocks.len());
+        heap.check().expect("a sound heap");
+        for block in blocks {
+            // SAFETY: written above.
+            let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), size) };
+            assert!(bytes.iter().all(|byte| *byte == size as u8));
+            // SAFETY: allocated above for the layout.
+            unsafe { heap.deallocate(block, layout) };
+        }
+    }
+    heap.check().expect("a sound heap");
+}
+
+#[test]
+fn s8_a_disk_without_room_for_pages_is_null() {
+    let name = "s8_a_disk_without_room_for_pages_is_null";
+    let Some(path) = as_child() else {
+        in_small_folder(name, 1 << 10);
+        return;
+    };
+    let heap = open(&path);
+    for size in [8, 3000, 1 << 20, 100, 50_000] {
+        assert!(heap.allocate(Layout::from_size_align(size, 8).expect("a layout")).is_err());
+    }
+    heap.check().expect("a sound heap");
+}
+
+#[test]
+fn s8_a_disk_too_small_for_a_heap_is_an_error() {
+    let name = "s8_a_disk_too_small_for_a_heap_is_an_error";
+    let Some(path) = as_child() else {
+        in_small_folder(name, 16);
+        return;
+    };
+    for _ in 0..2 {
+        let error = SharedHeap::open(&path, SMALL, |_| unreachable!("there is no heap")).expect_err("there is no room");
+        assert!(error.to_string().contains("no room left on the disk"), "{error}");
+    }
 }
 
 #[test]

@@ -16,6 +16,24 @@ pub(crate) struct HeapFile {
     number: libc::c_int,
 }
 
+/// The number of a file that is open as long as this is used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileNumber(libc::c_int);
+
+impl FileNumber {
+    /// Takes room for `bytes` bytes from `from` on: they can be written from now on, whatever becomes of the disk.
+    pub(crate) fn fill(self, from: u64, bytes: u64) -> Result<(), Errno> {
+        loop {
+            // SAFETY: no preconditions.
+            let result = unsafe { libc::fallocate(self.0, 0, from as libc::off_t, bytes as libc::off_t) };
+            match checked(result) {
+                Err(libc::EINTR) => {}
+                result => return result.map(|_| ()),
+            }
+        }
+    }
+}
+
 /// What the system knows of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
@@ -113,16 +131,9 @@ impl HeapFile {
         checked(unsafe { libc::ftruncate(self.number, bytes) }).map(|_| ())
     }
 
-    /// Takes room for `bytes` bytes from `from` on: they can be written from now on, whatever becomes of the disk.
-    pub(crate) fn fill(&self, from: u64, bytes: u64) -> Result<(), Errno> {
-        loop {
-            // SAFETY: no preconditions.
-            let result = unsafe { libc::fallocate(self.number, 0, from as libc::off_t, bytes as libc::off_t) };
-            match checked(result) {
-                Err(libc::EINTR) => {}
-                result => return result.map(|_| ()),
-            }
-        }
+    /// Its number.
+    pub(crate) fn number(&self) -> FileNumber {
+        FileNumber(self.number)
     }
 
     /// Reads up to `bytes.len()` bytes from its begin; how many there were.
@@ -130,6 +141,17 @@ impl HeapFile {
         // SAFETY: the bytes are ours.
         let count = unsafe { libc::pread(self.number, bytes.as_mut_ptr().cast(), bytes.len(), 0) };
         usize::try_from(count).map_err(|_| errno())
+    }
+
+    /// Writes all of `bytes` at its begin.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), Errno> {
+        // SAFETY: the bytes are there to be read.
+        let count = unsafe { libc::pwrite(self.number, bytes.as_ptr().cast(), bytes.len(), 0) };
+        match usize::try_from(count) {
+            Ok(count) if count == bytes.len() => Ok(()),
+            Ok(_) => Err(libc::ENOSPC),
+            Err(_) => Err(errno()),
+        }
     }
 
     /// Maps its first bytes at just these addresses, if nothing is mapped there.
@@ -179,18 +201,5 @@ pub(crate) fn describe(error: Errno) -> &'static str {
         libc::EOPNOTSUPP => "the file system cannot do that",
         libc::ENXIO | libc::ENODEV => "it is no regular file",
         _ => "refused by the system",
-    }
-}
-
-impl HeapFile {
-    /// Writes all of `bytes` at its begin.
-    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), Errno> {
-        // SAFETY: the bytes are there to be read.
-        let count = unsafe { libc::pwrite(self.number, bytes.as_ptr().cast(), bytes.len(), 0) };
-        match usize::try_from(count) {
-            Ok(count) if count == bytes.len() => Ok(()),
-            Ok(_) => Err(libc::ENOSPC),
-            Err(_) => Err(errno()),
-        }
     }
 }

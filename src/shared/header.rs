@@ -155,6 +155,11 @@ fn is_place(span: Span) -> bool {
         && span.bytes.is_multiple_of(1 << 16)
 }
 
+/// Whether a heap of `bytes` bytes may be made, at `at` if that is given.
+pub(super) fn may_be(bytes: usize, at: Option<usize>) -> bool {
+    place(bytes, 0, 0, at).is_some()
+}
+
 /// A place for a heap of `bytes` bytes that follows from a file's `inode` and the time `born`, so that two files rarely have one
 /// place; or `at`, if that is given. `None` if there can be none.
 pub(super) fn place(bytes: usize, inode: u64, born: u64, at: Option<usize>) -> Option<Span> {

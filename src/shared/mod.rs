@@ -37,6 +37,8 @@ struct Body {
     engine: Engine<FilePages, Spin>,
     /// For threads that have no seat.
     common: Locked<Shard, Spin>,
+    /// Guests so far.
+    guests: AtomicU64,
     /// The first seats, for which there is room in the file.
     furnished: AtomicUsize,
     seats: [Seat; SEATS],
@@ -67,7 +69,6 @@ pub struct SharedConfig {
     at: Option<usize>,
     network: bool,
     wait: Duration,
-    config: Config,
 }
 
 impl SharedConfig {
@@ -75,7 +76,7 @@ impl SharedConfig {
     #[must_use]
     pub const fn new() -> Self {
         let (bytes, wait) = (64 << 30, Duration::from_secs(60));
-        Self { bytes, at: None, network: false, wait, config: Config::new() }
+        Self { bytes, at: None, network: false, wait }
     }
 
     /// How large the heap may become, in bytes, when it is made: from 16 MiB to 16 TiB. Its file is so long from the first, and
@@ -152,10 +153,14 @@ impl SharedHeap {
     /// any other gets it; if that process ends before it is done, another begins anew.
     ///
     /// # Errors
-    /// [`SharedError`] says what is wrong; the file is as it was.
+    /// [`SharedError`] says what is wrong. A heap is as it was then; a file that is none yet may be left, in which the
+    /// next who opens it begins anew.
     pub fn open(path: impl AsRef<Path>, config: SharedConfig, init: impl FnOnce(&Self)) -> Result<Self, SharedError> {
         let path = CString::new(path.as_ref().as_os_str().as_bytes()).map_err(|_| SharedError::Path)?;
-        let until = Instant::now() + config.wait;
+        if !header::may_be(config.bytes, config.at) {
+            return Err(SharedError::Setting { rule: header::RULE });
+        }
+        let begun = Instant::now();
         let file = HeapFile::open(&path).map_err(SharedError::of("open the file"))?;
         let identity = identify(&file)?;
         if !config.network && file.is_on_network().map_err(SharedError::of("look at the file system"))? {
@@ -163,17 +168,17 @@ impl SharedHeap {
         }
         loop {
             if let Found::Heap(span) = look(&file)? {
-                return Self::join(path, file, span);
+                return Self::map(path, file, span);
             }
             if file.try_lock().map_err(SharedError::of("lock the file"))? {
                 // Somebody may have been faster.
                 if let Found::Heap(span) = look(&file)? {
                     file.unlock();
-                    return Self::join(path, file, span);
+                    return Self::map(path, file, span);
                 }
                 return Self::make(path, file, identity, &config, init);
             }
-            if Instant::now() >= until {
+            if begun.elapsed() >= config.wait {
                 return Err(SharedError::Unborn);
             }
             std::thread::sleep(NAP);
@@ -190,7 +195,7 @@ impl SharedHeap {
         let body = NonNull::new(core::ptr::with_exposed_provenance_mut(span.at));
         opened::survive_forks();
         let opening = 1 + OPENINGS.fetch_add(1, Relaxed);
-        let entered = opened::enter(span.at, opening, file);
+        let entered = opened::enter(span.at, opening, next_guest(span.at), file);
         match body.filter(|_| entered) {
             Some(body) => Ok(Self { body, span, opening, path }),
             None => {
@@ -198,11 +203,6 @@ impl SharedHeap {
                 Err(SharedError::Setting { rule: "a process may have no more than 64 shared heaps open" })
             }
         }
-    }
-
-    /// Opens a heap that there is.
-    fn join(path: CString, file: HeapFile, span: Span) -> Result<Self, SharedError> {
-        Self::map(path, file, span)
     }
 
     /// Makes the heap, in a file whose lock is held.
@@ -213,16 +213,16 @@ impl SharedHeap {
         config: &SharedConfig,
         init: impl FnOnce(&Self),
     ) -> Result<Self, SharedError> {
-        let page = os::page_bytes();
         let span = header::place(config.bytes, identity.inode, identity.born, config.at)
             .ok_or(SharedError::Setting { rule: header::RULE })?;
-        file.set_bytes(0).map_err(SharedError::of("make the file anew"))?;
-        file.write(&header::UNBORN).map_err(SharedError::of("write the file"))?;
-        file.set_bytes(span.bytes as u64).map_err(SharedError::of("make the file as long as the heap"))?;
-        file.fill(0, HEAD as u64).map_err(SharedError::of("take room in the file"))?;
+        if let Err(error) = prepare(&file, span) {
+            // What room it took is given back. A file can be made shorter.
+            let _ = file.set_bytes(0);
+            return Err(error);
+        }
         let heap = Self::map(path, file, span)?;
-        heap.write(page);
-        if !heap.body().engine.open(&config.config) {
+        heap.write(os::page_bytes());
+        if !heap.body().engine.open(&Config::new()) {
             return Err(SharedError::System { what: "take room in the file", errno: os::errno::ENOSPC });
         }
         heap.body().common.with(|shard| {
@@ -306,9 +306,9 @@ impl SharedHeap {
 
     /// A free seat, for the calling thread.
     fn take_seat(&self) -> Option<NonNull<Seat>> {
-        let (body, process) = (self.body(), std::process::id());
+        let (body, guest) = (self.body(), opened::guest(self.opening)?);
         let seat = loop {
-            match body.seats().iter().find(|seat| seat.take(process)) {
+            match body.seats().iter().find(|seat| seat.take(guest)) {
                 Some(seat) => break seat,
                 None if self.furnish() => {}
                 None => return None,
@@ -349,6 +349,23 @@ fn identify(file: &HeapFile) -> Result<Identity, SharedError> {
     if identity.is_regular { Ok(identity) } else { Err(SharedError::NotAFile) }
 }
 
+/// Makes a file, whatever was in it, one that is to be a heap at `span`, with room for its head.
+fn prepare(file: &HeapFile, span: Span) -> Result<(), SharedError> {
+    file.set_bytes(0).map_err(SharedError::of("make the file anew"))?;
+    file.write(&header::UNBORN).map_err(SharedError::of("write the file"))?;
+    file.set_bytes(span.bytes as u64).map_err(SharedError::of("make the file as long as the heap"))?;
+    file.number().fill(0, HEAD as u64).map_err(SharedError::of("take room in the file"))
+}
+
+/// A number for a guest of the heap at `at`, which is mapped.
+fn next_guest(at: usize) -> u64 {
+    let body = core::ptr::with_exposed_provenance::<Body>(at);
+    // SAFETY: there is a body, or zeros that are to be one, with room for them in the file.
+    let guests = unsafe { &raw const (*body).guests };
+    // SAFETY: as above.
+    1 + unsafe { &*guests }.fetch_add(1, Relaxed)
+}
+
 /// Looks at the header of a file.
 fn look(file: &HeapFile) -> Result<Found, SharedError> {
     let mut bytes = [0; size_of::<Header>()];
@@ -377,7 +394,8 @@ fn stand_up(opening: u64, body: NonNull<Body>, seat: NonNull<Seat>) {
 impl Drop for SharedHeap {
     fn drop(&mut self) {
         opened::leaving(|| {
-            for seat in self.body().seats().iter().filter(|seat| seat.is_of(std::process::id())) {
+            let guest = opened::guest(self.opening);
+            for seat in self.body().seats().iter().filter(|seat| guest.is_some_and(|guest| seat.is_of(guest))) {
                 // SAFETY: nobody uses the heap any more in this process, through whatever thread.
                 unsafe { self.body().engine.detach(seat.cache()) };
                 seat.give_up();

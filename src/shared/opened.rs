@@ -14,12 +14,14 @@ struct Opened {
     at: usize,
     /// Which opening of a heap it is.
     opening: u64,
+    /// Who this process is there.
+    guest: u64,
     file: HeapFile,
 }
 
 static OPENED: Locked<[Option<Opened>; MOST], Spin> = Locked::new(Rank::Hunter, [const { None }; MOST]);
 
-/// Held while a thread leaves its seats, and while a heap is closed.
+/// Held while a thread leaves its seats, and while a heap is closed, the system's calls of both included.
 static LEAVING: Locked<(), Spin> = Locked::new(Rank::Hunter, ());
 
 /// Sees to it that forks are survived: a child has the heaps of its parent open, and none of its seats.
@@ -35,6 +37,10 @@ pub(super) fn survive_forks() {
         unsafe { LEAVING.let_go() };
     }
     extern "C" fn child() {
+        // The seats that its parent has are not the child's, who is another guest.
+        // SAFETY: `prepare` ran before, so this thread alone is there, and no heap is being opened or closed.
+        let opened = unsafe { OPENED.held() };
+        opened.iter_mut().flatten().for_each(|heap| heap.guest = super::next_guest(heap.at));
         parent();
         seats::forget();
     }
@@ -45,10 +51,10 @@ pub(super) fn survive_forks() {
 }
 
 /// Keeps the file of the heap at `at`; false if there are too many.
-pub(super) fn enter(at: usize, opening: u64, file: HeapFile) -> bool {
+pub(super) fn enter(at: usize, opening: u64, guest: u64, file: HeapFile) -> bool {
     OPENED.with(|opened| match opened.iter_mut().find(|place| place.is_none()) {
         Some(place) => {
-            *place = Some(Opened { at, opening, file });
+            *place = Some(Opened { at, opening, guest, file });
             true
         }
         None => false,
@@ -63,9 +69,14 @@ pub(super) fn leave(opening: u64) -> Option<HeapFile> {
     })
 }
 
+/// Who this process is in an opening; `None` if that is open no more.
+pub(super) fn guest(opening: u64) -> Option<u64> {
+    OPENED.with(|opened| opened.iter().flatten().find(|heap| heap.opening == opening).map(|heap| heap.guest))
+}
+
 /// Whether an opening is open.
 pub(super) fn is_open(opening: u64) -> bool {
-    OPENED.with(|opened| opened.iter().flatten().any(|heap| heap.opening == opening))
+    guest(opening).is_some()
 }
 
 /// Runs `work`, while no heap is closed and no thread leaves its seats. (Not by a section: `work` takes locks of its own.)
@@ -83,8 +94,7 @@ pub(super) fn unlock(at: usize) {
 
 /// Takes room in the file of the heap at `at`; false if there is none.
 pub(super) fn fill(at: usize, from: usize, bytes: usize) -> bool {
-    OPENED.with(|opened| {
-        let heap = opened.iter().flatten().find(|heap| heap.at == at);
-        heap.is_some_and(|heap| heap.file.fill(from as u64, bytes as u64).is_ok())
-    })
+    let file = OPENED.with(|opened| Some(opened.iter().flatten().find(|heap| heap.at == at)?.file.number()));
+    // Not under the lock. The file stays open: whoever calls is in the heap.
+    file.is_some_and(|file| file.fill(from as u64, bytes as u64).is_ok())
 }

@@ -2,7 +2,7 @@
 
 use super::{Body, opened};
 use crate::heap::Cache;
-use crate::sync::{AcqRel, AtomicU32, AtomicU64, Relaxed, Release};
+use crate::sync::{Acquire, AtomicU64, Relaxed, Release};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
 
@@ -15,11 +15,9 @@ const HEAPS: usize = 8;
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub(super) struct Seat {
-    /// 0, or the process and the thread that sit here.
-    process: AtomicU32,
-    thread: AtomicU32,
-    /// When that process began, in the system's ticks: numbers of processes come again.
-    began: AtomicU64,
+    /// 0, or the guest whose thread sits here: a number that one process has for one opening of the heap, and no other has ever.
+    /// (The system's numbers of processes come again, and are others in other namespaces.)
+    guest: AtomicU64,
     cache: UnsafeCell<Cache>,
 }
 
@@ -29,14 +27,15 @@ impl Seat {
         unsafe { &*self.cache.get() }
     }
 
-    /// Whether the process `process` sits here.
-    pub(super) fn is_of(&self, process: u32) -> bool {
-        self.process.load(Relaxed) == process
+    /// Whether a thread of `guest` sits here.
+    pub(super) fn is_of(&self, guest: u64) -> bool {
+        self.guest.load(Relaxed) == guest
     }
 
-    /// Takes the seat for a thread of `process`, if it is free.
-    pub(super) fn take(&self, process: u32) -> bool {
-        self.process.compare_exchange(0, process, AcqRel, Relaxed).is_ok()
+    /// Takes the seat for a thread of `guest`, if it is free.
+    pub(super) fn take(&self, guest: u64) -> bool {
+        // Acquire: pairs with `give_up`.
+        self.guest.compare_exchange(0, guest, Acquire, Relaxed).is_ok()
     }
 
     /// Makes the cache of a seat that was taken anew.
@@ -47,9 +46,8 @@ impl Seat {
 
     /// Gives the seat up; its cache has been detached.
     pub(super) fn give_up(&self) {
-        self.thread.store(0, Relaxed);
-        // Release: the next one finds the cache as it was left.
-        self.process.store(0, Release);
+        // Release: the next one finds the cache as it was left; pairs with `take`.
+        self.guest.store(0, Release);
     }
 }
 
