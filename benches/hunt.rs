@@ -7,16 +7,15 @@
 
 #[path = "common/cost.rs"]
 mod cost;
+#[path = "common/workloads.rs"]
+mod workloads;
 
-use cost::{Cost, median, wait};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use cost::{Cost, median};
+use std::path::Path;
+use workloads::{build, rows, run};
 
 /// How the hunter is set: what the table calls it, and the words of the environment variable.
 const SETTINGS: [(&str, &str); 3] = [("canary", ""), ("frames=0", "frames=0"), ("1/5000", "sample=5000")];
-/// How much of a row is run.
-const SCALE: &str = "0.2";
-
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let rounds: usize = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
@@ -58,32 +57,4 @@ fn main() {
 fn round(row: &str, plain: &Path, hunt: &Path) -> [Cost; 4] {
     let hunted = SETTINGS.map(|(_, words)| run(row, hunt, words));
     [run(row, plain, ""), hunted[0], hunted[1], hunted[2]]
-}
-
-fn run(row: &str, program: &Path, words: &str) -> Cost {
-    let mut command = Command::new(program);
-    command.args(["run", row, "--no-idle", "--scale", SCALE]).env("STRATALLOC_DEBUG", words);
-    let child = command.stdout(Stdio::null()).spawn().expect("the workloads run");
-    wait(child).expect("the workload ends well, without a report")
-}
-
-/// The rows that are of real programs.
-fn rows(program: &Path) -> Vec<String> {
-    let output = Command::new(program).arg("list").output().expect("the workloads can be listed");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let names = text.lines().filter_map(|line| line.split('\t').next());
-    let apart = |name: &str| name == "oscillate" || name.starts_with("churn-") || name.starts_with("runs-");
-    names.filter(|name| !apart(name)).map(String::from).collect()
-}
-
-/// Builds the workloads on an allocator, and keeps the program.
-fn build(allocator: &str) -> PathBuf {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/hunt-bench");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--release", "--bin", "workload", "--manifest-path", "benches/peers/Cargo.toml"]);
-    cargo.args(["--features", allocator]).arg("--target-dir").arg(&target).current_dir(env!("CARGO_MANIFEST_DIR"));
-    assert!(cargo.status().expect("cargo runs").success(), "the workloads do not build on {allocator}");
-    let to = target.join(allocator);
-    std::fs::copy(target.join("release/workload"), &to).expect("the program is there");
-    to
 }

@@ -3,6 +3,9 @@
 //! `cargo bench --bench instructions` builds a small program twice, as a default release build and with fat LTO, once on
 //! this crate and once on the system allocator, and counts each loop at two lengths; the difference, less that of the empty
 //! loop, is the cost of one turn. Without valgrind it says so loudly and counts nothing.
+//!
+//! `cargo bench --bench instructions -- --hooks` counts this crate without and with the feature `hooks`, of which the program uses nothing but,
+//! in the last row, `hooks::changed`.
 
 #![allow(clippy::disallowed_macros, reason = "a bench prints its table")]
 
@@ -21,6 +24,7 @@ edition = "2024"
 [features]
 ours = ["dep:stratalloc"]
 fine = ["stratalloc?/fine-classes"]
+hooks = ["stratalloc?/hooks"]
 [dependencies]
 stratalloc = { path = "PATH", optional = true }
 lib = { path = "lib" }
@@ -36,6 +40,18 @@ const MAIN: &str = r#"
 static A: stratalloc::Stratalloc = stratalloc::Stratalloc::new();
 fn main() {
     let words: Vec<String> = std::env::args().collect();
+    #[cfg(feature = "hooks")]
+    if words[1] == "changed" {
+        let turns: usize = words[3].parse().unwrap();
+        // Else a linker that sees all knows that it never changes.
+        stratalloc::hooks::announce();
+        stratalloc::hooks::settle();
+        for _ in 0..turns {
+            if stratalloc::hooks::changed() { std::process::abort() }
+            lib::nothing();
+        }
+        return;
+    }
     lib::run(&words[1], words[2].parse().unwrap(), words[3].parse().unwrap());
 }
 "#;
@@ -56,6 +72,8 @@ fn of(size: usize) -> Layout { Layout::from_size_align(size, 8).unwrap() }
 fn straight() { unsafe { let p = opaque(alloc(SMALL)); dealloc(p, SMALL) } }
 #[inline(never)]
 fn straight_empty(p: *mut u8) -> *mut u8 { opaque(p) }
+#[inline(always)]
+pub fn nothing() { opaque(std::ptr::null_mut()); }
 pub fn run(what: &str, size: usize, turns: usize) {
     let l = of(size);
     let mut held = Vec::with_capacity(1000);
@@ -81,6 +99,7 @@ pub fn run(what: &str, size: usize, turns: usize) {
             (0..1000).for_each(|i| dealloc(held[i * 389 % 1000], l));
             held.clear();
         },
+        "nothing" => for _ in 0..turns { nothing() },
         _ => panic!("no such loop"),
     } }
 }
@@ -102,6 +121,25 @@ const ROWS: &[(&str, usize, &str)] = &[
     ("doubling", 1024, "empty"),
     ("batch-fifo", 64, "empty"),
     ("batch-random", 64, "empty"),
+];
+
+/// A column: its name, and the profile and features of its program.
+type Column = (&'static str, &'static str, &'static str);
+
+const COLUMNS: &[Column] = &[
+    ("release", "release", "ours"),
+    ("LTO", "lto", "ours"),
+    ("fine", "release", "ours,fine"),
+    ("fine, LTO", "lto", "ours,fine"),
+    ("system", "release", ""),
+    ("system, LTO", "lto", ""),
+];
+
+const HOOKS: &[Column] = &[
+    ("release", "release", "ours"),
+    ("with hooks", "release", "ours,hooks"),
+    ("LTO", "lto", "ours"),
+    ("with hooks", "lto", "ours,hooks"),
 ];
 
 fn write_program(folder: &Path) {
@@ -164,25 +202,20 @@ fn main() {
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("instructions");
     write_program(&folder);
-    let builds = [
-        ("release", "ours"),
-        ("lto", "ours"),
-        ("release", "ours,fine"),
-        ("lto", "ours,fine"),
-        ("release", ""),
-        ("lto", ""),
-    ];
-    let binaries: Vec<_> = builds.map(|(profile, features)| build(&folder, profile, features)).into();
-    println!(
-        "{:<14}{:>9}  {:>10}{:>8}{:>12}{:>12}{:>10}{:>12}",
-        "instructions", "bytes", "release", "LTO", "fine", "fine, LTO", "system", "system, LTO"
-    );
-    for (what, size, empty) in ROWS {
-        let turns = binaries.iter().map(|binary| per_turn(binary, what, *size) - per_turn(binary, empty, *size));
-        let cells: Vec<String> = turns.map(|tenths| format!("{}.{}", tenths / 10, tenths % 10)).collect();
-        println!(
-            "{what:<14}{size:>9}  {:>10}{:>8}{:>12}{:>12}{:>10}{:>12}",
-            cells[0], cells[1], cells[2], cells[3], cells[4], cells[5]
-        );
+    let with_hooks = std::env::args().any(|word| word == "--hooks");
+    let columns = if with_hooks { HOOKS } else { COLUMNS };
+    let binaries: Vec<_> = columns.iter().map(|(_, profile, features)| build(&folder, profile, features)).collect();
+    let line = |cells: &mut dyn Iterator<Item = String>| cells.map(|cell| format!("{cell:>13}")).collect::<String>();
+    println!("{:<14}{:>9}{}", "instructions", "bytes", line(&mut columns.iter().map(|(name, ..)| (*name).to_string())));
+    let changed = with_hooks.then_some(&("changed", 0, "nothing"));
+    for (what, size, empty) in ROWS.iter().chain(changed) {
+        let mut turns = binaries.iter().zip(columns).map(|(binary, (_, _, features))| {
+            if *what == "changed" && !features.contains("hooks") {
+                return String::from("-");
+            }
+            let tenths = per_turn(binary, what, *size) - per_turn(binary, empty, *size);
+            format!("{}.{}", tenths / 10, tenths % 10)
+        });
+        println!("{what:<14}{size:>9}{}", line(&mut turns));
     }
 }

@@ -65,7 +65,7 @@ pub(crate) const fn base(config: &Config) -> Base<'_> {
 }
 #[cfg(feature = "malloc-debug")]
 pub(crate) const fn base(config: &Config) -> Base<'_> {
-    Guarded { heap: Process(config), number: 0, hunter: &HUNTER, hunt: &config.hunt }
+    Guarded { heap: Process(config), number: 0, hunter: &HUNTER, hunt: &config.hunt, guest: 0 }
 }
 
 /// What stands between the users and the engine.
@@ -90,26 +90,40 @@ pub(crate) mod hunter {
     use super::{Config, HUNTER, base};
     use crate::debug::Trail;
     #[cfg(feature = "allocator-api2")]
+    use crate::finding::Verdict;
+    #[cfg(any(feature = "allocator-api2", feature = "symmetric", feature = "hooks"))]
+    use crate::os::Span;
+    #[cfg(any(feature = "allocator-api2", feature = "symmetric"))]
     use crate::{
         debug::Guarded,
-        finding::Verdict,
-        os::Span,
         sync::{AtomicU32, Relaxed},
     };
 
     static CONFIG: Config = Config::new();
 
     /// A number for a heap, by which its blocks are told from those of the process heap and of most others.
-    #[cfg(feature = "allocator-api2")]
+    #[cfg(any(feature = "allocator-api2", feature = "symmetric"))]
     pub(crate) fn number_heap() -> u8 {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        (1 + NEXT.fetch_add(1, Relaxed) % 255) as u8
+        (1 + NEXT.fetch_add(1, Relaxed) % 127) as u8
     }
 
     /// Another heap than the process's, with the hunter before it.
     #[cfg(feature = "allocator-api2")]
     pub(crate) const fn guard<B>(heap: B, number: u8) -> Guarded<'static, B> {
-        Guarded { heap, number, hunter: &HUNTER, hunt: &CONFIG.hunt }
+        Guarded { heap, number, hunter: &HUNTER, hunt: &CONFIG.hunt, guest: 0 }
+    }
+
+    /// A heap that processes share, where this one is `guest`.
+    #[cfg(any(feature = "shared", feature = "symmetric"))]
+    pub(crate) const fn guard_shared<B>(heap: B, number: u8, guest: u32) -> Guarded<'static, B> {
+        Guarded { heap, number, hunter: &HUNTER, hunt: &CONFIG.hunt, guest }
+    }
+
+    /// The heap at `span`, which processes share, is open here no more.
+    #[cfg(feature = "shared")]
+    pub(crate) fn disown(span: Span) {
+        HUNTER.disown(span);
     }
 
     /// Whether nothing is hunted.
@@ -119,7 +133,7 @@ pub(crate) mod hunter {
     }
 
     /// The memory of `span` goes, with all blocks in it.
-    #[cfg(feature = "allocator-api2")]
+    #[cfg(any(feature = "allocator-api2", feature = "symmetric"))]
     pub(crate) fn forget(span: Span) {
         HUNTER.forget(span);
     }
@@ -128,6 +142,19 @@ pub(crate) mod hunter {
     #[cfg(feature = "allocator-api2")]
     pub(crate) fn check() -> Verdict {
         HUNTER.check()
+    }
+
+    /// Where the caller registers `bytes` bytes with the hooks.
+    #[cfg(feature = "hooks")]
+    #[inline(always)]
+    pub(crate) fn site(bytes: usize) -> crate::debug::Site {
+        HUNTER.site(&CONFIG.hunt, bytes)
+    }
+
+    /// The memory of `gone` went while a range was registered with that cookie.
+    #[cfg(feature = "hooks")]
+    pub(crate) fn report_registered(gone: Span, range: (Span, u64), site: crate::debug::Site) {
+        HUNTER.report_registered(&CONFIG.hunt, gone, range, site);
     }
 
     /// The thread of `trail` ends.
@@ -299,28 +326,39 @@ impl Default for Stratalloc {
     }
 }
 
+/// Whether the calling thread may call the heap now: release callbacks may not, from inside it.
+#[cfg(all(feature = "hooks", debug_assertions))]
+use crate::hooks::may_call_heap as may_call;
+#[cfg(not(all(feature = "hooks", debug_assertions)))]
+#[inline(always)]
+const fn may_call() {}
+
 // SAFETY: the front is `Blocks`, whose promises are those of `GlobalAlloc`; no path unwinds.
 unsafe impl GlobalAlloc for Stratalloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        may_call();
         // SAFETY: handed on, here and below.
         unsafe { self.front().alloc(layout) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        may_call();
         // SAFETY: as above.
         unsafe { self.front().dealloc(block, layout) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        may_call();
         // SAFETY: as above.
         unsafe { self.front().alloc_zeroed(layout) }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        may_call();
         // SAFETY: as above.
         unsafe { self.front().realloc(block, layout, new_size) }
     }

@@ -41,6 +41,7 @@
 //!    under seam    os::Source
 //!                  |
 //!                  Mmap (os/unix.rs) | Fixed (a caller's buffer)
+//!    beside it     os/release.rs: before memory goes, `hooks` is told
 //!
 //!    beside every lock: seam lock::RawLock = Spin
 //! ```
@@ -89,6 +90,7 @@
 //! Each layer has its own, one per class where there are classes; a lock is taken only while those held have lower ranks:
 //! shard of a `Heap` < registry of caches < depot < slabs < reserves < runs < records. Never two of one rank, but by fork, which takes
 //! all of them in order. No system call is made with a lock held, but for the lock of a `Heap`'s shard, and one that a shared heap is closed with. Builds with debug assertions check the order.
+//! A thread holds one lock of a shared heap at a time, or all of them, when it mends the heap after a death or audits it.
 //!
 //! # Features
 //!
@@ -96,8 +98,11 @@
 //! - `fine-classes`: four size classes per doubling in place of one, and up to 7,168 bytes in place of 2,048: less memory,
 //!   somewhat more lists.
 //! - `allocator-api2`: heaps as objects.
-//! - `shared`: heaps in files, that many processes have open; in work.
+//! - `shared`: heaps in files, that many processes have open, and that outlive the death of any of them ([`SharedHeap`]).
 //! - `c-abi`: C names with a prefix, `c-override`: the bare ones, too; see `c_abi`.
+//! - `hooks`: whoever registered memory learns when it goes; see `hooks`.
+//! - `cli`: the command-line tool `stratalloc`, which looks into shared heaps.
+//! - `c-shared`: C names of shared heaps; see `c_shared`.
 //! - `malloc-debug`: the corruption hunter before every heap (`Hunt`), and each word of a record has a copy or a check; see
 //!   [`heap::Attached::check`].
 //! - `valgrind`: valgrind's memcheck knows the blocks.
@@ -123,6 +128,12 @@ compile_error!("stratalloc knows Linux and Android: it needs madvise(MADV_DONTNE
 
 #[cfg(all(feature = "c-abi", not(loom)))]
 pub mod c_abi;
+#[cfg(all(feature = "c-shared", not(loom)))]
+pub mod c_shared;
+#[cfg(all(feature = "c-symmetric", not(loom)))]
+pub mod c_symmetric;
+#[cfg(all(any(feature = "symmetric", feature = "hooks"), not(loom)))]
+mod choice;
 mod config;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 mod debug;
@@ -131,6 +142,13 @@ mod finding;
 #[cfg(all(feature = "std", not(loom)))]
 mod global;
 pub mod heap;
+#[cfg(all(feature = "hooks", not(loom)))]
+pub mod hooks;
+#[cfg(all(feature = "hooks", test, loom))]
+#[path = "hooks/loom_tests.rs"]
+mod hooks_models;
+#[cfg(all(feature = "cli", not(loom)))]
+mod image;
 pub mod lock;
 #[cfg(all(feature = "allocator-api2", not(loom)))]
 mod object;
@@ -138,6 +156,8 @@ pub mod os;
 #[cfg(all(feature = "shared", not(loom)))]
 mod shared;
 mod stats;
+#[cfg(all(feature = "symmetric", not(loom)))]
+pub mod symmetric;
 mod sync;
 #[cfg(all(feature = "std", not(loom)))]
 mod thread;
@@ -153,9 +173,15 @@ pub use finding::{Finding, Layer};
 pub use global::Stratalloc;
 #[cfg(all(feature = "allocator-api2", not(loom)))]
 pub use object::Heap;
+#[cfg(all(feature = "cli", not(loom)))]
+#[doc(hidden)]
+pub use shared::view;
 #[cfg(all(feature = "shared", not(loom)))]
-pub use shared::{SharedConfig, SharedError, SharedHeap};
+pub use shared::{Scheme, SharedConfig, SharedError, SharedHeap};
 pub use stats::{ClassStats, RunStats, Stats};
+#[cfg(feature = "fault-points")]
+#[doc(hidden)]
+pub use sync::fault;
 
 #[cfg(all(test, feature = "std", not(loom)))]
 #[path = "../tests/rows/mod.rs"]

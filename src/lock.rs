@@ -3,7 +3,8 @@
 //!
 //! Lock order: a lock is only taken while every lock held has a lower rank; two locks of one rank are never held
 //! together, but by fork, whose `prepare` takes all of them in order. Builds with debug assertions check it. No
-//! system call and no callback is made with a lock held, but for that of a shard, which stands for a thread's own cache.
+//! system call and no callback is made with a lock held, but for that of a shard, which stands for a thread's own cache, and
+//! those of the hooks, under which the kernel is asked to watch memory.
 
 use crate::os;
 #[cfg(not(loom))]
@@ -33,6 +34,11 @@ pub unsafe trait RawLock {
     /// # Safety
     /// - The caller, or the thread it was forked from, holds the lock.
     unsafe fn release(&self);
+
+    /// By who holds the lock: whether the one who held it before died meanwhile.
+    fn is_wounded(&self) -> bool {
+        false
+    }
 }
 
 /// A spin lock (crate `spin`) whose waiters yield their time slice after some rounds, so that more threads than
@@ -110,6 +116,18 @@ pub(crate) enum Rank {
     Runs,
     /// The memory for slab records.
     Records,
+    /// The list of caches of registrations.
+    #[cfg_attr(not(feature = "hooks"), allow(dead_code, reason = "of that feature"))]
+    Caches,
+    /// A cache of registrations.
+    #[cfg_attr(not(feature = "hooks"), allow(dead_code, reason = "of that feature"))]
+    Cached,
+    /// What is registered with the hooks.
+    #[cfg_attr(not(feature = "hooks"), allow(dead_code, reason = "of that feature"))]
+    Registered,
+    /// What the hooks have heard of the kernel.
+    #[cfg_attr(not(feature = "hooks"), allow(dead_code, reason = "of that feature"))]
+    Heard,
     /// What the corruption hunter keeps.
     #[cfg_attr(not(feature = "malloc-debug"), allow(dead_code, reason = "of that feature"))]
     Hunter,
@@ -117,6 +135,7 @@ pub(crate) enum Rank {
 
 /// A value behind a lock.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Locked<T, L> {
     lock: L,
     rank: order::Tag,
@@ -125,6 +144,12 @@ pub(crate) struct Locked<T, L> {
 
 // SAFETY: the value is only reached while the lock is held, by one thread at a time.
 unsafe impl<T: Send, L: Sync> Sync for Locked<T, L> {}
+
+#[cfg(feature = "cli")]
+impl<T, L> Locked<T, L> {
+    /// Where the lock lies, and the value.
+    pub(crate) const PLACES: (usize, usize) = (core::mem::offset_of!(Self, lock), core::mem::offset_of!(Self, value));
+}
 
 impl<T, L: RawLock> Locked<T, L> {
     crate::sync::const_unless_loom! {
@@ -162,21 +187,38 @@ impl<T, L: RawLock> Locked<T, L> {
         self.value.with(|value| look(unsafe { &*value }))
     }
 
-    /// The value, for who holds the lock by `hold`.
-    ///
-    /// # Safety
-    /// - This thread, or the one it was forked from, holds the lock by `hold`, and nobody has another reference.
+    /// The lock.
     #[cfg(all(feature = "shared", not(loom)))]
-    #[allow(clippy::mut_from_ref, reason = "the lock is held")]
-    pub(crate) unsafe fn held(&self) -> &mut T {
-        // SAFETY: as the caller states.
-        unsafe { &mut *self.value.get() }
+    pub(crate) fn raw(&self) -> &L {
+        &self.lock
     }
 
     /// Takes the lock and keeps it: for fork.
     #[inline(never)]
     pub(crate) fn hold(&self) {
         self.lock.acquire();
+    }
+
+    /// In the child of a fork, where other threads are not: the lock is free, and the value this one; what it was is not looked at.
+    ///
+    /// # Safety
+    /// - No other thread is there, and this one does not hold the lock.
+    #[cfg(all(feature = "hooks", not(loom)))]
+    pub(crate) unsafe fn renew(&self, value: T) {
+        // SAFETY: nobody else is there.
+        unsafe { self.value.get().write(value) };
+        // SAFETY: whoever held it is not there.
+        unsafe { self.lock.release() };
+    }
+
+    /// What is behind a lock that `hold` took.
+    ///
+    /// # Safety
+    /// - This thread, or the one it was forked from, holds the lock by `hold`, and nobody changes the value meanwhile.
+    #[cfg(all(feature = "hooks", not(loom)))]
+    pub(crate) unsafe fn held(&self) -> &T {
+        // SAFETY: handed on to the caller.
+        unsafe { &*self.value.get() }
     }
 
     /// Gives back what `hold` took.
@@ -191,8 +233,8 @@ impl<T, L: RawLock> Locked<T, L> {
 }
 
 /// The check of the lock order, in builds with debug assertions. (Behind C names a thread-local may be what allocates, and
-/// the purger has none.)
-#[cfg(all(debug_assertions, feature = "std", not(any(feature = "c-abi", loom))))]
+/// the purger has none. And what lies in a shared heap's file must not depend on debug assertions.)
+#[cfg(all(debug_assertions, feature = "std", not(any(feature = "c-abi", feature = "shared", loom))))]
 mod order {
     use super::Rank;
     use core::cell::Cell;
@@ -224,7 +266,7 @@ mod order {
     }
 }
 
-#[cfg(not(all(debug_assertions, feature = "std", not(any(feature = "c-abi", loom)))))]
+#[cfg(not(all(debug_assertions, feature = "std", not(any(feature = "c-abi", feature = "shared", loom)))))]
 mod order {
     use super::Rank;
 

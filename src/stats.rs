@@ -93,14 +93,19 @@ impl ClassStats {
     /// The share of allocations and frees that the thread caches served alone, from 0 to 1; 1 if there were none.
     #[must_use]
     pub fn cache_hit_rate(&self) -> f64 {
-        hit_rate(self.allocs + self.frees, self.alloc_trips + self.free_trips)
+        hit_rate(self.allocs.saturating_add(self.frees), self.trips())
     }
 
     /// The share of the caches' trips that the depot served alone, from 0 to 1; 1 if there were none.
     #[must_use]
     pub fn depot_hit_rate(&self) -> f64 {
-        let trips = self.alloc_trips + self.free_trips;
-        hit_rate(trips, trips.saturating_sub(self.depot_hits + self.depot_kept))
+        let trips = self.trips();
+        hit_rate(trips, trips.saturating_sub(self.depot_hits.saturating_add(self.depot_kept)))
+    }
+
+    /// What the caches did not serve alone. (Figures may come from a file that is damaged.)
+    fn trips(&self) -> u64 {
+        self.alloc_trips.saturating_add(self.free_trips)
     }
 }
 
@@ -208,7 +213,7 @@ impl Display for ClassStats {
             self.frees,
             self.allocs.saturating_sub(self.frees),
             100.0 * self.cache_hit_rate(),
-            self.alloc_trips + self.free_trips,
+            self.trips(),
             100.0 * self.depot_hit_rate(),
             self.lists_filled,
             self.lists_sorted,

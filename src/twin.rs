@@ -28,6 +28,9 @@ pub(crate) enum Twin {
     Leaf = 101,
     /// An opened heap is not published.
     Open = 102,
+    /// The end of a callback's call is not published.
+    #[cfg(feature = "hooks")]
+    Told = 103,
 }
 
 #[cfg(not(test))]

@@ -3,40 +3,19 @@
 
 #![allow(clippy::disallowed_macros, reason = "a test says what it skips")]
 
-#[path = "common/in_time.rs"]
-mod in_time;
+#[path = "common/c_programs.rs"]
+mod c_programs;
 
-use in_time::{output_in_time, status_in_time};
+use c_programs::in_time::{output_in_time, status_in_time};
+use c_programs::{CRATE, Folder, build, is_installed, said};
 use std::fmt::Write;
-use std::fs::{File, create_dir_all, read, read_to_string, remove_dir_all, write};
+use std::fs::{File, read, read_to_string, write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-
-const CRATE: &str = env!("CARGO_MANIFEST_DIR");
-
-/// Where this test builds the library.
-fn target() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("c-names")
-}
-
-/// Builds the library as a user would; the file.
-fn build(feature: &str, kind: &str, file: &str, options: &[&str]) -> PathBuf {
-    let mut features = vec![feature];
-    features.extend(cfg!(feature = "fine-classes").then_some("fine-classes"));
-    features.extend(cfg!(feature = "malloc-debug").then_some("malloc-debug"));
-    let target = target();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["rustc", "--quiet", "--profile", "preload", "--lib", "--crate-type", kind]).current_dir(CRATE);
-    cargo.args(["--features", &features.join(",")]).arg("--target-dir").arg(&target).arg("--").args(options);
-    ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"].iter().for_each(|name| _ = cargo.env_remove(name));
-    let output = output_in_time(&mut cargo);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    target.join("preload").join(file)
-}
 
 /// The library that has the bare names, for `LD_PRELOAD`.
 fn library() -> &'static Path {
@@ -51,71 +30,9 @@ fn static_library() -> &'static Path {
     LIBRARY.get_or_init(|| build("c-abi", "staticlib", "libstratalloc.a", &[]))
 }
 
-/// Whether `program` can be run; says so if not.
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if !installed {
-        println!("\nSKIPPED: {program} is not installed");
-    }
-    installed
-}
-
-/// A folder for the calling test alone, empty, which goes with this value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn create() -> Self {
-        let thread = std::thread::current();
-        let name = thread.name().expect("the harness names a test's thread after it");
-        let this = Self(target().join("tests").join(format!("{name}-{}", std::process::id())));
-        create_dir_all(&this.0).expect("a folder");
-        this
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        write(&path, text).expect("a file");
-        path
-    }
-
-    /// Compiles a program of `tests/c`; `None` without a compiler.
-    fn compile(&self, source: &str, options: &[&str]) -> Option<PathBuf> {
-        let (compiler, standard) = if source.ends_with(".cpp") { ("g++", "-std=c++17") } else { ("gcc", "-std=gnu11") };
-        if !is_installed(compiler) {
-            return None;
-        }
-        let program = self.0.join(source.replace('.', "-"));
-        let mut command = Command::new(compiler);
-        // Without builtins no call is folded away.
-        command.args([standard, "-fno-builtin", "-Wall", "-Wextra", "-Werror", "-pthread"]);
-        command.current_dir(Path::new(CRATE).join("tests/c"));
-        command.arg(source).args(options).arg("-o").arg(&program).arg("-ldl");
-        let output = output_in_time(&mut command);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Some(program)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed stays in the folder of the build.
-        let _ = remove_dir_all(&self.0);
-    }
-}
-
 /// `command`, and all that it runs, with the library in the C library's place.
 fn preloaded(command: &mut Command) -> &mut Command {
     command.env("LD_PRELOAD", library())
-}
-
-/// Runs `command`, which ends well and says nothing on its standard error: its standard output.
-#[track_caller]
-fn said(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = output_in_time(command);
-    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success() && stderr.is_empty(), "{command:?}: {status}\n{stderr}{stdout}");
-    stdout.into_owned()
 }
 
 /// Checks that what was said with the library is what was said without it, and that this is something.
@@ -278,6 +195,7 @@ mod linked {
 #[cfg(all(feature = "malloc-debug", target_arch = "x86_64"))]
 mod hunted {
     use super::*;
+    use std::process::Output;
 
     fn hunt(command: &mut Command, words: &str) -> Output {
         output_in_time(preloaded(command).env("STRATALLOC_DEBUG", words))

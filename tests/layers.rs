@@ -5,25 +5,28 @@ use std::path::{Path, PathBuf};
 
 /// The layers of `src`, the lowest first: a file may name files of its own layer's level or below.
 const LEVELS: &[&[&str]] = &[
-    &["sync.rs", "config", "finding.rs"],
+    &["sync.rs", "choice.rs", "config", "finding.rs", "image.rs"],
     &["os/", "fatal.rs"],
     &["lock.rs"],
-    &["heap/list.rs", "heap/class.rs", "heap/side.rs", "heap/kept.rs", "twin.rs"],
+    &["heap/list.rs", "heap/note.rs", "heap/class.rs", "heap/side.rs", "heap/kept.rs", "twin.rs"],
     &[
         "heap/slab.rs",
+        "heap/hand.rs",
         "heap/roster.rs",
         "heap/batch.rs",
         "heap/map.rs",
         "heap/depot.rs",
         "heap/hot.rs",
         "heap/cache.rs",
+        "heap/cache_counts.rs",
     ],
     &["heap/bins.rs", "heap/granule.rs", "heap/run.rs"],
     &["heap/", "stats.rs"],
     &["watch.rs"],
-    &["global.rs", "thread", "object/", "debug/", "shared/"],
-    &["c_abi/"],
+    &["global.rs", "thread", "object/", "debug/", "shared/", "symmetric/", "hooks/"],
+    &["c_abi/", "c_shared/", "c_symmetric/"],
     &["lib.rs", "models.rs"],
+    &["bin/"],
 ];
 
 /// Doors and their keepers: only files that begin with one of the names may contain the text.
@@ -33,10 +36,26 @@ const DOORS: &[(&str, &[&str])] = &[
     ("os::say(", &["fatal.rs", "lock.rs", "debug/voice.rs"]),
     ("abort(", &["os/", "fatal.rs", "lock.rs", "debug/report.rs"]),
     ("spin::", &["lock.rs"]),
-    ("thread_local!", &["thread/", "lock.rs", "object/", "shared/", "twin.rs"]),
+    ("thread_local!", &["thread/", "lock.rs", "object/", "shared/", "hooks/", "twin.rs"]),
     (
         "static ",
-        &["global.rs", "thread", "object/", "os/", "twin.rs", "lock.rs", "lib.rs", "c_abi/", "debug/", "shared/"],
+        &[
+            "global.rs",
+            "thread",
+            "object/",
+            "os/",
+            "twin.rs",
+            "lock.rs",
+            "lib.rs",
+            "c_abi/",
+            "c_shared/",
+            "c_symmetric/",
+            "debug/",
+            "shared/",
+            "symmetric/",
+            "hooks/",
+            "sync.rs",
+        ],
     ),
     (
         "feature = ",
@@ -48,10 +67,8 @@ const DOORS: &[(&str, &[&str])] = &[
             "config.rs",
             "thread/",
             "object/mod.rs",
-            "debug/mod.rs",
-            "debug/guarded.rs",
-            "debug/hunter.rs",
-            "shared/header.rs",
+            "shared/",
+            "debug/",
             "os/thread_end.rs",
             "heap/map.rs",
             "fatal.rs",
@@ -68,6 +85,27 @@ const DOORS: &[(&str, &[&str])] = &[
             "heap/kept.rs",
             "heap/roster.rs",
             "heap/slab.rs",
+            // What shared heaps alone have.
+            "heap/note.rs",
+            "heap/hand.rs",
+            "heap/cache_counts.rs",
+            "heap/traffic.rs",
+            "heap/batch.rs",
+            "heap/depot.rs",
+            "heap/run.rs",
+            // What the command-line tool asks for, which reads a heap's file from outside.
+            "heap/list.rs",
+            "heap/bins.rs",
+            "shared/mod.rs",
+            "shared/pages.rs",
+            "symmetric/mod.rs",
+            "symmetric/front.rs",
+            "symmetric/settings.rs",
+            "os/heap_file.rs",
+            "os/program.rs",
+            "os/release.rs",
+            "hooks/",
+            "bin/",
             // What tests that damage records ask for.
             "heap/audit.rs",
             "heap/map_audit.rs",
@@ -169,22 +207,77 @@ fn every_row_has_its_test() {
     let text: String = tests.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
     let table = fs::read_to_string(root.join("docs/rows.md")).expect("docs/rows.md is there");
     let rows = (1..=16).map(|row| format!("g{row}")).chain((1..=12).map(|row| format!("d{row}")));
+    let rows = rows.chain((1..=13).map(|row| format!("s{row}"))).chain((1..=4).map(|row| format!("c{row}")));
+    let rows = rows.chain((1..=9).map(|row| format!("y{row}"))).chain((1..=7).map(|row| format!("h{row}")));
     for row in rows {
         assert!(text.contains(&format!("fn {row}_")), "no test is named {row}_…");
         assert!(table.contains(&format!("| {} |", row.to_uppercase())), "docs/rows.md has no row for {row}");
     }
 }
 
-/// The words of a text that begin with `stratalloc_`, each once.
-fn c_names(text: &str) -> std::collections::BTreeSet<&str> {
+/// Calls of the system's that take memory away, and the functions that make them for memory that nobody was given or that tell elsewhere.
+const TAKES_AWAY: &[&str] = &[
+    "libc::munmap",
+    "MADV_DONTNEED",
+    "MADV_REMOVE",
+    "MADV_GUARD_INSTALL)",
+    "libc::mremap",
+    "MAP_FIXED;",
+    "PUNCH_HOLE",
+];
+const TELLS_ELSEWHERE: &[&str] = &["unmap", "have_own", "punch"];
+
+#[test]
+fn h4_whoever_takes_memory_away_says_so_first() {
+    let mut told = 0;
+    for (name, lines) in sources().iter().filter(|(name, _)| name.starts_with("os/")) {
+        let mut function = (String::new(), false);
+        for line in lines {
+            if let Some((_, rest)) = line.split_once("fn ") {
+                function = (rest.split(['(', '<']).next().unwrap_or_default().to_string(), false);
+            }
+            function.1 |= line.contains("going(");
+            if TAKES_AWAY.iter().any(|call| line.contains(call)) {
+                let is_exempt = TELLS_ELSEWHERE.contains(&function.0.as_str());
+                assert!(is_exempt || function.1, "{name}: `{}` takes memory away without a word: {line}", function.0);
+                told += usize::from(!is_exempt);
+            }
+        }
+    }
+    assert!(told >= 6, "the search finds what there is: {told}");
+}
+
+/// The words of a text that begin with `prefix`, each once.
+fn c_names<'a>(text: &'a str, prefix: &str) -> std::collections::BTreeSet<&'a str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("stratalloc_")).collect()
+    words.filter(|word| word.starts_with(prefix)).collect()
 }
 
 #[test]
-fn the_header_declares_every_c_name() {
+fn the_header_of_symmetric_heaps_declares_what_the_library_has() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let [source, header] = ["src/c_abi/mod.rs", "include/stratalloc.h"].map(|name| fs::read_to_string(root.join(name)));
-    let (source, header) = (source.expect("the names"), header.expect("the header"));
-    assert_eq!(c_names(&code(&source).join("\n")), c_names(&header), "make the header anew: cbindgen.toml says how");
+    let text = |name: &str| fs::read_to_string(root.join(name)).expect(name);
+    let (source, header) = (code(&text("src/c_symmetric/mod.rs")).join("\n"), text("include/shmem.h"));
+    for prefix in ["shmem_", "stratalloc_shmem_"] {
+        let (ours, declared) = (c_names(&source, prefix), c_names(&header, prefix));
+        assert!(!ours.is_empty() && ours.is_subset(&declared), "{:?} are not declared", &ours - &declared);
+    }
+}
+
+#[test]
+fn the_headers_declare_every_c_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |name: &str| fs::read_to_string(root.join(name)).expect(name);
+    for (source, header, prefix, remedy) in [
+        ("src/c_abi/mod.rs", "include/stratalloc.h", "stratalloc_", "make the header anew: cbindgen.toml says how"),
+        (
+            "src/c_shared/mod.rs",
+            "include/stratalloc_shm.h",
+            "shm_",
+            "declare it in the header, too, which is written by hand",
+        ),
+    ] {
+        let (source, header) = (code(&text(source)).join("\n"), text(header).replace("stratalloc_shm", ""));
+        assert_eq!(c_names(&source, prefix), c_names(&header, prefix), "{remedy}");
+    }
 }

@@ -5,6 +5,10 @@
 
 #![allow(clippy::disallowed_macros, reason = "a test may print what it measured")]
 
+#[path = "common/random.rs"]
+mod random;
+
+use random::Random;
 use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -78,17 +82,6 @@ unsafe impl Source for Busy {
 
 type Heap<S> = Engine<S, Counting>;
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % end
-    }
-}
-
 fn open<S: Source>(source: S) -> Heap<S> {
     let heap = Engine::new(source);
     assert!(heap.open(&Config::new()));
@@ -138,7 +131,7 @@ const CALLS: u64 = 400_000;
 /// A thread's blocks are replaced at random.
 fn churn<S: Source + Sync>(heap: &Heap<S>, size: usize) -> Cost {
     let work = |heap: &Attached<'_, S, Counting>| {
-        let mut random = Random(size as u64 + 1);
+        let mut random = Random::new(size as u64 + 1);
         let mut held: Vec<usize> = (0..BLOCKS).map(|_| alloc(heap, size)).collect();
         for _ in 0..CALLS / 2 {
             let at = random.below(BLOCKS);

@@ -6,10 +6,13 @@
 mod example;
 #[path = "common/own_process.rs"]
 mod own_process;
+#[path = "common/random.rs"]
+mod random;
 #[path = "common/resident.rs"]
 mod resident;
 
 use own_process::in_own_process;
+use random::Random;
 use resident::resident_bytes;
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::CString;
@@ -381,18 +384,6 @@ fn g14_idle_pages_of_slabs_go_before_the_heap_grows() {
     .well();
 }
 
-/// A small random number generator (xorshift): the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % end
-    }
-}
-
 const BLOCKS: usize = 1 << 18;
 
 /// Live blocks, in memory that is resident from the start.
@@ -460,7 +451,7 @@ impl Live {
 #[test]
 fn g14_at_free_memory_comes_back_at_once_and_without_a_thread() {
     in_own_process(|| {
-        let (mut live, mut random) = (Live::new(), Random(3));
+        let (mut live, mut random) = (Live::new(), Random::new(3));
         live.build(64 << 20, &mut random);
         live.free_random(90, &mut random);
         live.check("random");

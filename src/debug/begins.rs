@@ -38,11 +38,30 @@ impl State {
     }
 }
 
+/// Where the leaf for `address` lies, if that is one of a heap that processes share.
+#[cfg(feature = "shared")]
+fn shared_leaf(address: usize) -> Option<*mut AtomicU8> {
+    crate::shared::begins_around(address).map(core::ptr::with_exposed_provenance_mut)
+}
+
+#[cfg(not(feature = "shared"))]
+fn shared_leaf(_: usize) -> Option<*mut AtomicU8> {
+    None
+}
+
+/// Addresses that share a leaf, and its bytes.
+#[cfg(feature = "shared")]
+pub(crate) const SHARED_SPAN: usize = LEAF_SPAN;
+#[cfg(feature = "shared")]
+pub(crate) const SHARED_BYTES: usize = LEAF;
+
 /// Begins of blocks, everywhere.
 #[derive(Debug)]
 pub(super) struct Begins {
     /// `LEAVES` pointers to leaves; null before the first block.
     root: AtomicPtr<AtomicPtr<AtomicU8>>,
+    /// Whether leaves of heaps that processes share are theirs, which lie in their files.
+    shares: bool,
     /// No leaf is below or above these.
     lowest: AtomicUsize,
     highest: AtomicUsize,
@@ -88,7 +107,17 @@ fn forget_unit(leaf: *const AtomicU8, unit: usize, base: usize, end: usize) {
 
 impl Begins {
     pub(super) const fn new() -> Self {
-        Self { root: AtomicPtr::new(null_mut()), lowest: AtomicUsize::new(LEAVES), highest: AtomicUsize::new(0) }
+        Self {
+            root: AtomicPtr::new(null_mut()),
+            shares: true,
+            lowest: AtomicUsize::new(LEAVES),
+            highest: AtomicUsize::new(0),
+        }
+    }
+
+    /// Begins that no other process knows.
+    pub(super) const fn apart() -> Self {
+        Self { shares: false, ..Self::new() }
     }
 
     /// Makes room for the pointers; false without memory.
@@ -125,14 +154,34 @@ impl Begins {
     /// The byte for `address`, if there is a leaf.
     fn cell(&self, address: usize) -> Option<&AtomicU8> {
         // Acquire: pairs with `make_leaf`: the leaf is mapped.
-        let leaf = self.place(address)?.load(Acquire);
+        let place = self.place(address)?;
+        let mut leaf = place.load(Acquire);
         if leaf.is_null() {
-            return None;
+            leaf = self.adopt(place, address)?;
         }
         // SAFETY: a leaf has that many bytes.
         let cell = unsafe { leaf.add(address % LEAF_SPAN / UNIT) };
         // SAFETY: as above; it stays as long as the process.
         Some(unsafe { &*cell })
+    }
+
+    /// The leaf of a heap that processes share, which lies in its file, if `address` is one of such a heap.
+    #[cold]
+    #[inline(never)]
+    fn adopt(&self, place: &AtomicPtr<AtomicU8>, address: usize) -> Option<*mut AtomicU8> {
+        let leaf = shared_leaf(address).filter(|_| self.shares)?;
+        self.lowest.fetch_min(address / LEAF_SPAN, Relaxed);
+        self.highest.fetch_max(address / LEAF_SPAN, Relaxed);
+        // Release: as in `make_leaf`. Whoever does it at once does the same.
+        place.store(leaf, Release);
+        Some(leaf)
+    }
+
+    /// The heap at `span`, which processes share, is no more here.
+    #[cfg(feature = "shared")]
+    pub(super) fn disown(&self, span: Span) {
+        let leaves = span.at / LEAF_SPAN..=(span.at + span.bytes - 1) / LEAF_SPAN;
+        leaves.filter_map(|leaf| self.place(leaf * LEAF_SPAN)).for_each(|place| place.store(null_mut(), Relaxed));
     }
 
     /// The byte for `address`, whose leaf is made if need be; `None` without memory.

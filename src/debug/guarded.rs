@@ -3,7 +3,7 @@
 use super::begins::State;
 use super::guard::{self, BACK, Pattern, lead, padded};
 use super::hunter::{GUARDS, Hunter, OFF, PAGES, now, record_before};
-use super::record::Mark;
+use super::record::{Event, Mark};
 use super::report::{Call, Passed};
 use super::stacks::Door;
 use super::trail::{Held, Trail};
@@ -21,7 +21,7 @@ const NAME_EVERY: u32 = 4096;
 
 /// `layout` with a byte at least, as every heap serves it.
 #[inline(always)]
-fn whole(layout: Layout) -> Layout {
+pub(super) fn whole(layout: Layout) -> Layout {
     // SAFETY: a size of 1 is below every limit.
     unsafe { Layout::from_size_align_unchecked(layout.size().max(1), layout.align()) }
 }
@@ -34,6 +34,8 @@ pub(crate) struct Guarded<'a, B> {
     pub(crate) number: u8,
     pub(crate) hunter: &'static Hunter,
     pub(crate) hunt: &'a Hunt,
+    /// Who this process is in a heap that processes share; 0 in others.
+    pub(crate) guest: u32,
 }
 
 impl<B: Blocks + Copy> Guarded<'_, B> {
@@ -42,8 +44,23 @@ impl<B: Blocks + Copy> Guarded<'_, B> {
         self.hunter.phase(self.hunt)
     }
 
+    /// Opens the hunter if need be; false without memory.
+    #[cfg(any(feature = "shared", feature = "symmetric"))]
+    pub(super) fn is_open(&self) -> bool {
+        self.phase() >= OFF
+    }
+
+    /// What a record says of a call for a block of `size` bytes: in a heap that processes share, of which of them, too.
+    #[inline(always)]
+    fn event(&self, door: Door, trail: Option<&Trail>, size: usize) -> Event {
+        let event = self.hunter.event(door, trail, size);
+        if self.guest == 0 { event } else { event.of_guest(self.guest) }
+    }
+
     /// Whose a block is that the thread of `trail` asks for.
     fn mark(&self, trail: Option<&Trail>) -> Mark {
+        // What other processes may go on with is in no epoch.
+        let trail = trail.filter(|_| self.guest == 0);
         Mark { heap: self.number, epoch: trail.map_or(0, |trail| trail.epoch.get()) }
     }
 
@@ -119,7 +136,7 @@ impl<B: Blocks + Copy> Guarded<'_, B> {
     #[cold]
     #[inline(never)]
     fn allocate_lone(&self, layout: Layout, zeroed: bool, trail: Option<&Trail>) -> Option<NonNull<u8>> {
-        let event = self.hunter.event(Door::Alloc, trail, layout.size());
+        let event = self.event(Door::Alloc, trail, layout.size());
         self.hunter.allocate_lone(layout, event, self.mark(trail), zeroed)
     }
 
@@ -145,13 +162,13 @@ impl<B: Blocks + Copy> Guarded<'_, B> {
 
     /// A block with guards.
     #[inline]
-    fn allocate_guarded(&self, layout: Layout, zeroed: bool, trail: Option<&Trail>) -> *mut u8 {
+    pub(super) fn allocate_guarded(&self, layout: Layout, zeroed: bool, trail: Option<&Trail>) -> *mut u8 {
         let hunter = self.hunter;
         let Some(padded) = padded(layout) else { return null_mut() };
         let Some(base) = self.ask(padded, zeroed) else { return null_mut() };
         // SAFETY: inside what was asked for.
         let at = unsafe { base.add(lead(layout.align())) };
-        hunter.dress(at, layout, hunter.event(Door::Alloc, trail, layout.size()), self.mark(trail), zeroed);
+        hunter.dress(at, layout, self.event(Door::Alloc, trail, layout.size()), self.mark(trail), zeroed);
         let from = base.as_ptr() as usize;
         if !hunter.begins.enter(at.as_ptr() as usize, from, from + padded.size()) {
             // SAFETY: allocated above for the layout.
@@ -195,7 +212,7 @@ impl<B: Blocks + Copy> Guarded<'_, B> {
 
     /// Counts a call of the calling thread: its trail.
     #[inline]
-    fn call(&self) -> Option<&'static Trail> {
+    pub(super) fn call(&self) -> Option<&'static Trail> {
         let trail = self.hunter.trail()?;
         let calls = trail.calls.get().wrapping_add(1);
         trail.calls.set(calls);
@@ -248,9 +265,9 @@ impl<B: Blocks + Copy> Guarded<'_, B> {
 
     /// Frees a block that `layout` is passed with, or that only its address is known of.
     #[inline]
-    fn release(&self, at: NonNull<u8>, layout: Option<Layout>, call: Call) {
+    pub(super) fn release(&self, at: NonNull<u8>, layout: Option<Layout>, call: Call) {
         let hunter = self.hunter;
-        let trail = self.begun();
+        let trail = if self.guest == 0 { self.begun() } else { self.call() };
         let passed = Passed { call, at: at.as_ptr() as usize, layout: layout.map(whole), heap: self.number };
         if hunter.lone.has(passed.at) {
             return hunter.release_lone(at, passed, trail);
@@ -261,7 +278,7 @@ impl<B: Blocks + Copy> Guarded<'_, B> {
         }
         let Some(facts) = hunter.check_live(at, passed) else { return };
         let size = facts.layout.size();
-        let event = hunter.event(Door::Free, trail, size);
+        let event = self.event(Door::Free, trail, size);
         let held = Held { address: passed.at, bytes: lead(facts.layout.align()) + size + BACK };
         let hunt = hunter.hunt();
         let (share, blocks) = (hunter.trails.share(), hunt.quarantine_blocks);

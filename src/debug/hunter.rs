@@ -283,11 +283,20 @@ pub(super) fn record_before<'r>(at: NonNull<u8>) -> &'r Record {
 }
 
 /// What heaps as objects tell.
-#[cfg(feature = "allocator-api2")]
+#[cfg(any(feature = "allocator-api2", feature = "symmetric"))]
 impl Hunter {
     /// Whether nothing is hunted.
+    #[cfg(feature = "allocator-api2")]
     pub(crate) fn is_off(&self, hunt: &Hunt) -> bool {
         self.phase(hunt) == OFF
+    }
+
+    /// The heap at `span`, which processes share, is open here no more.
+    #[cfg(feature = "shared")]
+    pub(crate) fn disown(&self, span: os::Span) {
+        if self.phase.load(Acquire) >= OFF {
+            self.begins.disown(span);
+        }
     }
 
     /// The memory of `span` goes, with all blocks in it.

@@ -35,6 +35,12 @@ fn key(begin: usize) -> usize {
     begin & !15
 }
 
+/// Whether a block is of a heap that processes share: what has no pointer here may have one elsewhere, or be found by the heap's
+/// root.
+fn is_shared(facts: &Facts) -> bool {
+    cfg!(feature = "shared") && facts.heap >= 128
+}
+
 /// What a look for leaks needs.
 struct Search<'a> {
     hunter: &'a Hunter,
@@ -173,7 +179,7 @@ impl Hunter {
             live += usize::from(state == State::Live);
             true
         });
-        let reached = Begins::new();
+        let reached = Begins::apart();
         if !reached.open() {
             return None;
         }
@@ -183,7 +189,7 @@ impl Hunter {
         };
         let mut search = Search { hunter: self, reached, waiting, count: 0, owns };
         search.follow_roots();
-        let loss = self.gather(|begin, _| search.reached.state(key(begin)).is_none());
+        let loss = self.gather(|begin, facts| !is_shared(facts) && search.reached.state(key(begin)).is_none());
         search.reached.close();
         os::unmap(waiting);
         Some(loss)

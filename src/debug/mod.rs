@@ -12,6 +12,8 @@
 //! What a caller's mistake may have damaged is evidence here, and never trusted: a record is read only where `begins.rs` says
 //! that a block begins, and believed only if its check holds.
 
+#[cfg(any(feature = "shared", feature = "symmetric"))]
+mod always;
 mod audit;
 mod begins;
 mod checks;
@@ -22,12 +24,22 @@ mod hunter;
 mod leaks;
 mod lone;
 mod record;
+#[cfg(feature = "hooks")]
+mod registered;
 mod report;
 mod stacks;
 mod threads;
 mod trail;
 mod voice;
 
+#[cfg(any(feature = "shared", feature = "symmetric"))]
+pub(crate) use always::Always;
+#[cfg(feature = "shared")]
+pub(crate) use always::SHARED;
+#[cfg(feature = "shared")]
+pub(crate) use begins::{SHARED_BYTES, SHARED_SPAN};
 pub(crate) use guarded::Guarded;
 pub(crate) use hunter::{Hooks, Hunter};
+#[cfg(feature = "hooks")]
+pub(crate) use registered::Site;
 pub(crate) use trail::Trail;

@@ -16,6 +16,22 @@ pub(super) struct Event {
     pub(super) time: u32,
 }
 
+/// Above a thread's number is that of its process, in a heap that processes share.
+const GUEST_SHIFT: u32 = 16;
+
+impl Event {
+    /// As an event of a heap that processes share, where this process is `guest`.
+    pub(super) fn of_guest(self, guest: u32) -> Self {
+        Self { thread: guest << GUEST_SHIFT | self.thread & ((1 << GUEST_SHIFT) - 1), ..self }
+    }
+
+    /// Which process's it is, in such a heap, and the event as it is in others.
+    #[cfg(feature = "shared")]
+    pub(super) fn to_guest(self) -> (u32, Self) {
+        (self.thread >> GUEST_SHIFT, Self { thread: self.thread & ((1 << GUEST_SHIFT) - 1), ..self })
+    }
+}
+
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {

@@ -194,12 +194,33 @@ impl Hunter {
             tell_bytes(voice, case);
         }
         if let Some(facts) = case.facts {
-            self.tell_event(voice, "allocated", facts.allocated);
-            if facts.freed != Event::default() {
-                self.tell_event(voice, "freed", facts.freed);
-            }
+            self.tell_events(voice, case.at, &facts);
         }
         self.tell_here(voice, here);
+    }
+
+    /// Says what happened to a block.
+    fn tell_events(&self, voice: &mut Voice, at: NonNull<u8>, facts: &Facts) {
+        let at = at.as_ptr() as usize;
+        self.tell_event(voice, "allocated", facts.allocated, (at, facts));
+        if facts.freed != Event::default() {
+            self.tell_event(voice, "freed", facts.freed, (at, facts));
+        }
+    }
+
+    /// The same, of a block that was not named yet.
+    #[cfg(feature = "hooks")]
+    pub(super) fn tell_history(&self, voice: &mut Voice, at: NonNull<u8>, facts: &Facts) {
+        say!(voice, "  in a block of {} bytes at {:#x}", facts.layout.size(), at.as_ptr() as usize);
+        self.tell_events(voice, at, facts);
+    }
+
+    /// Says when something was done, by whom, and from where.
+    #[cfg(feature = "hooks")]
+    pub(super) fn tell_when(&self, voice: &mut Voice, event: Event) {
+        self.tell_age(voice, event.time);
+        self.tell_thread(voice, event.thread);
+        self.tell_stack(voice, event.stack);
     }
 
     fn tell_passed(&self, voice: &mut Voice, passed: Passed) {
@@ -252,13 +273,18 @@ impl Hunter {
                 facts.layout.size(),
                 facts.layout.align()
             );
-            self.tell_event(voice, "allocated", facts.allocated);
+            self.tell_event(voice, "allocated", facts.allocated, (before, &facts));
         }
     }
 
-    fn tell_event(&self, voice: &mut Voice, verb: &str, event: Event) {
+    /// Says what happened to the block at an address, of which these facts are known.
+    fn tell_event(&self, voice: &mut Voice, verb: &str, event: Event, block: (usize, &Facts)) {
         let _ = write!(voice, "  {verb}");
         self.tell_age(voice, event.time);
+        let event = match process_of(event, block) {
+            Ok(event) => event,
+            Err(process) => return say!(voice, " by another process, {process}"),
+        };
         self.tell_thread(voice, event.thread);
         self.tell_stack(voice, event.stack);
     }
@@ -296,7 +322,7 @@ impl Hunter {
     }
 
     /// Says who reports, and from where.
-    fn tell_here(&self, voice: &mut Voice, here: &Context) {
+    pub(super) fn tell_here(&self, voice: &mut Voice, here: &Context) {
         let _ = write!(voice, "  noticed by thread {} \"", os::thread_id());
         voice.bytes(os::thread_name().split(|byte| *byte == 0).next().unwrap_or_default());
         say!(voice, "\", in");
@@ -361,6 +387,21 @@ impl Hunter {
 }
 
 /// Says where the bad byte lies.
+/// The event as one of this process's; or, in a heap that processes share, who else's it is.
+#[cfg(feature = "shared")]
+fn process_of(event: Event, (at, facts): (usize, &Facts)) -> Result<Event, crate::shared::Guest> {
+    if facts.heap < super::SHARED {
+        return Ok(event);
+    }
+    let (guest, event) = event.to_guest();
+    crate::shared::is_this(at, guest).map(|()| event)
+}
+
+#[cfg(not(feature = "shared"))]
+fn process_of(event: Event, _: (usize, &Facts)) -> Result<Event, core::convert::Infallible> {
+    Ok(event)
+}
+
 fn tell_distance(voice: &mut Voice, case: &Case) {
     let (begin, size) = (case.at.as_ptr() as usize, case.facts.map_or(0, |facts| facts.layout.size()));
     let bad = case.bad;

@@ -13,7 +13,7 @@ use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Relaxed, array_of};
 
 /// What a class adds to the heap's gauges, published by whoever has one of its locks; a cache line of its own.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Gauges {
     /// Blocks let out of the slabs: live ones, and those in caches and the depot.
     blocks_out: AtomicU64,
@@ -27,6 +27,7 @@ struct Gauges {
 
 /// Gauges and counters outside the locks. All Relaxed: each stands for itself.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Tally {
     classes: [Gauges; CLASSES],
     /// Bytes in runs handed up: live ones, and those in caches.
@@ -80,14 +81,14 @@ impl Tally {
         &self.classes[class.index() % CLASSES]
     }
 
-    /// Runs of so many bytes have been handed up.
+    /// Runs of so many bytes have been handed up. Called with the lock of the runs, like the next: so there is one writer.
     pub(crate) fn lent(&self, bytes: usize) {
-        self.run_bytes.fetch_add(bytes, Relaxed);
+        self.run_bytes.store(self.run_bytes.load(Relaxed).wrapping_add(bytes), Relaxed);
     }
 
     /// Runs of so many bytes have come back.
     pub(crate) fn returned(&self, bytes: usize) {
-        self.run_bytes.fetch_sub(bytes, Relaxed);
+        self.run_bytes.store(self.run_bytes.load(Relaxed).wrapping_sub(bytes), Relaxed);
     }
 
     /// Bytes in blocks and runs handed up: live ones, and those in caches and the depot. O(classes).
@@ -184,6 +185,29 @@ impl Tally {
         self.mapped.fetch_add(bytes, Relaxed);
     }
 
+    /// So many bytes have come from the source in all.
+    pub(crate) fn set_mapped(&self, bytes: usize) {
+        self.mapped.store(bytes, Relaxed);
+    }
+
+    /// Drops figures that no heap has, and those that are made anew.
+    #[cfg(feature = "shared")]
+    pub(crate) fn distrust(&self) {
+        self.granted_pages.store(0, Relaxed);
+        self.listed_pages.iter().for_each(|pages| pages.store(0, Relaxed));
+        Class::all().for_each(|class| self.set_depot(class, 0, 0));
+        self.uncached_allocs.iter().chain(&self.uncached_frees).for_each(|count| count.store(0, Relaxed));
+        for count in [&self.relocations, &self.purged_in_slabs] {
+            count.store(super::verify::plausible(count.load(Relaxed)), Relaxed);
+        }
+    }
+
+    /// What is lent is so many bytes in all.
+    #[cfg(feature = "shared")]
+    pub(crate) fn set_lent(&self, bytes: usize) {
+        self.run_bytes.store(bytes, Relaxed);
+    }
+
     /// So many bytes from the source are the heap's no more.
     pub(crate) fn lost_mapped(&self, bytes: usize) {
         self.mapped.fetch_sub(bytes, Relaxed);
@@ -208,6 +232,7 @@ impl Tally {
 
 /// What caches counted, by class and by run length.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(super) struct Counts {
     classes: [CacheCounts; CLASSES],
     runs: [CacheCounts; PAGE_LISTS],
@@ -217,6 +242,15 @@ pub(super) struct Counts {
 impl Counts {
     pub(super) const ZERO: Self =
         Self { classes: [CacheCounts::ZERO; CLASSES], runs: [CacheCounts::ZERO; PAGE_LISTS], hot: KeptCounts::ZERO };
+
+    /// Drops figures that no heap has.
+    #[cfg(feature = "shared")]
+    pub(super) fn limit(&mut self) {
+        let plausible = super::verify::plausible;
+        self.classes.iter_mut().chain(&mut self.runs).for_each(CacheCounts::limit);
+        let KeptCounts { allocs, frees, pages } = self.hot;
+        self.hot = KeptCounts { allocs: plausible(allocs), frees: plausible(frees), pages: plausible(pages) };
+    }
 
     /// Adds what `cache` counted. The registry's lock is held.
     pub(super) fn add(&mut self, cache: &Cache) {
@@ -230,9 +264,12 @@ impl Counts {
     }
 }
 
+/// How often the figures are read at the most, if others change much meanwhile.
+const SNAPSHOTS: u32 = 8;
+
 impl<S: Source, L: RawLock> Engine<S, L> {
     /// The figures of this moment. Other threads go on meanwhile, so figures of different layers may differ by what
-    /// they did. O(classes × threads).
+    /// they did; where that is more than a sixteenth, they are read anew, a few times. O(classes × threads).
     ///
     /// `cache` is the caller's own, if it has one: its figures are of this moment, those of other threads' caches lag by
     /// a list of each class at the most.
@@ -240,10 +277,22 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if let Some(cache) = cache {
             cache.publish_all();
         }
-        let mut stats = Stats::ZERO;
         if !self.is_open() {
-            return stats;
+            return Stats::ZERO;
         }
+        for _ in 1..SNAPSHOTS {
+            let before = self.tally.live();
+            let stats = self.snapshot();
+            if self.tally.live().abs_diff(before) <= before / 16 {
+                return stats;
+            }
+        }
+        self.snapshot()
+    }
+
+    /// The figures, each read by itself.
+    fn snapshot(&self) -> Stats {
+        let mut stats = Stats::ZERO;
         let (counts, threads) = self.registry.with(|registry| {
             let mut counts = registry.departed;
             registry.caches().for_each(|cache| counts.add(cache));
@@ -325,3 +374,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         Class::all().map(|class| self.slabs[class].with(|slabs| slabs.untouched_pages() as usize)).sum()
     }
 }
+
+#[cfg(all(feature = "cli", not(loom)))]
+#[path = "account_view.rs"]
+pub(super) mod view;

@@ -3,10 +3,12 @@
 use super::class::TARGET_MAX;
 use super::list::{Block, List};
 use super::slab::SlabRef;
+use crate::sync::in_order;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 /// Up to a list's blocks on their way up, by address: their memory is touched only when the lock is released.
+#[repr(C)]
 pub(crate) struct Batch {
     blocks: [MaybeUninit<usize>; TARGET_MAX],
     len: usize,
@@ -25,8 +27,17 @@ impl Batch {
     pub(super) fn push(&mut self, address: usize) {
         if let Some(slot) = self.blocks.get_mut(self.len) {
             slot.write(address);
+            in_order();
             self.len += 1;
         }
+    }
+
+    /// The blocks are elsewhere.
+    #[cfg(feature = "shared")]
+    pub(super) fn clear(&mut self) {
+        in_order();
+        self.len = 0;
+        in_order();
     }
 
     /// The blocks' addresses in the order they came.
@@ -36,7 +47,7 @@ impl Batch {
     }
 
     /// The blocks as a list in the order they came.
-    pub(crate) fn into_list(self) -> List {
+    pub(crate) fn list(&self) -> List {
         let mut list = List::EMPTY;
         for address in self.addresses().rev() {
             let Some(at) = NonNull::new(core::ptr::with_exposed_provenance_mut(address)) else {

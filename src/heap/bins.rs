@@ -16,6 +16,7 @@ const WORDS: usize = BINS.div_ceil(64);
 
 /// The free runs of a heap, by length and address.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Bins {
     /// The root of each bin's trie, or 0.
     roots: [Page; BINS],
@@ -24,16 +25,17 @@ pub(crate) struct Bins {
 }
 
 /// The bin for runs of `pages` pages.
-const fn bin_of(pages: u32) -> usize {
+pub(crate) const fn bin_of(pages: u32) -> usize {
     if pages < EXACT { pages as usize } else { (EXACT - EXACT.ilog2() + pages.ilog2()) as usize }
 }
 
 /// The highest bit in which two keys of the bin for runs of `pages` pages can differ.
-const fn top_bit(pages: u32) -> u32 {
+pub(crate) const fn top_bit(pages: u32) -> u32 {
     if pages < EXACT { 31 } else { 31 + pages.ilog2() }
 }
 
-const fn key(page: Page, pages: u32) -> u64 {
+/// What runs are ordered by.
+pub(crate) const fn key(page: Page, pages: u32) -> u64 {
     (pages as u64) << 32 | page as u64
 }
 
@@ -201,3 +203,7 @@ mod audit;
 #[cfg(all(test, not(loom)))]
 #[path = "bins_tests.rs"]
 mod tests;
+
+#[cfg(all(feature = "cli", not(loom)))]
+#[path = "bins_view.rs"]
+pub(super) mod view;

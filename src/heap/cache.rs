@@ -15,10 +15,13 @@
 //! of their own.
 
 use super::class::{CLASSES, Class};
+#[cfg(feature = "shared")]
+use super::hand::Hand;
+use super::hand::HandCell;
 use super::hot::Hot;
 use super::list::{Block, List};
 use super::side::{End, SLOTS, Side, Slot};
-use crate::sync::{AtomicU32, AtomicU64, Relaxed, array_of, bump};
+use crate::sync::{AtomicU32, AtomicU64, Relaxed, array_of, bump, in_order, step};
 use core::cell::Cell;
 
 /// Run lengths that have a list, in pages.
@@ -37,6 +40,7 @@ const TRIPS_PER_LOOK: u32 = 32;
 /// Lists that are pushed and popped, and how much each may still take: an array for each of the three things, since an
 /// index into them is a part of an address, and one into records of three words takes instructions of its own.
 #[derive(Debug)]
+#[repr(C)]
 struct Bins<const N: usize> {
     heads: [Cell<Option<Block>>; N],
     rooms: [Cell<i32>; N],
@@ -90,6 +94,7 @@ impl Bin<'_> {
         let next = block.next();
         super::list::prefetch(next);
         self.head.set(next);
+        in_order();
         self.room.set(self.room.get().wrapping_add(1));
         self.allocs.store(self.allocs.load(Relaxed).wrapping_add(1), Relaxed);
         Some(block)
@@ -110,6 +115,7 @@ impl Bin<'_> {
     #[inline(always)]
     fn link(self, block: Block) {
         block.set_next(self.head.get());
+        in_order();
         self.head.set(Some(block));
     }
 
@@ -130,15 +136,17 @@ const fn full_pages(purger: bool) -> u32 {
     if purger { FULL_PAGES } else { FULL_PAGES_ALONE }
 }
 
-/// Whether a cache may be used.
+/// Whether a cache may be used. (Of a number and not of variants: a heap's file may have any bits there.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) struct State(u8);
+
+impl State {
     /// No heap has adopted it yet.
-    Fresh,
+    const FRESH: Self = Self(0);
     /// A heap has adopted it.
-    Live,
+    const LIVE: Self = Self(1);
     /// Its thread has ended: it has given everything back and takes nothing more.
-    Dead,
+    const DEAD: Self = Self(2);
 }
 
 /// A thread's cache of one heap. All zero bits until a heap adopts it; it must not move while adopted.
@@ -170,6 +178,8 @@ pub struct Cache {
     full_pages_idle: AtomicU32,
     trips: Cell<u32>,
     looked_at: Cell<usize>,
+    /// The hand of its thread, in a heap that processes share.
+    pub(super) hand: HandCell,
     /// The neighbours in the heap's registry; under its lock.
     pub(super) older: Cell<Option<CacheRef>>,
     pub(super) newer: Cell<Option<CacheRef>>,
@@ -194,7 +204,7 @@ impl Cache {
                 runs: Bins::new(),
                 hot: Hot::new(),
                 sides: array_of!(Side::new()),
-                state: Cell::new(State::Fresh),
+                state: Cell::new(State::FRESH),
                 reserve: Cell::new(0),
                 run_pages: Cell::new(0),
                 run_pages_max: Cell::new(0),
@@ -208,6 +218,7 @@ impl Cache {
                 full_pages_idle: AtomicU32::new(0),
                 trips: Cell::new(0),
                 looked_at: Cell::new(0),
+                hand: HandCell::new(),
                 older: Cell::new(None),
                 newer: Cell::new(None),
             }
@@ -218,7 +229,7 @@ impl Cache {
     #[cfg(feature = "c-abi")]
     pub(crate) fn dead() -> Self {
         let cache = Self::new();
-        cache.state.set(State::Dead);
+        cache.state.set(State::DEAD);
         cache
     }
 
@@ -249,12 +260,12 @@ impl Cache {
     /// Whether no heap has adopted it yet.
     #[inline(always)]
     pub(crate) fn is_fresh(&self) -> bool {
-        self.state.get() == State::Fresh
+        self.state.get() == State::FRESH
     }
 
     /// Whether it is attached to a heap.
     pub(crate) fn is_live(&self) -> bool {
-        self.state.get() == State::Live
+        self.state.get() == State::LIVE
     }
 
     /// Makes an empty cache ready for lists of `target(class)` blocks, in pages of `1 << page_shift` bytes.
@@ -269,7 +280,6 @@ impl Cache {
             side.limit.set(1);
             self.main(class).room.set(target as i32);
         }
-        self.state.set(State::Live);
     }
 
     /// Ends an emptied cache: no room for anything any more.
@@ -280,7 +290,22 @@ impl Cache {
             self.side(class).limit.set(0);
         }
         self.publish_all();
-        self.state.set(State::Dead);
+    }
+
+    /// It is in its heap's registry, whose lock is held; it was opened before.
+    pub(super) fn be_live(&self) {
+        self.state.set(State::LIVE);
+    }
+
+    /// It leaves its heap's registry, whose lock is held; it was closed before.
+    pub(super) fn be_dead(&self) {
+        self.state.set(State::DEAD);
+    }
+
+    /// Says what hand its thread has, in a heap that processes share. It is fresh.
+    #[cfg(feature = "shared")]
+    pub(crate) fn take_hand(&self, hand: &Hand) {
+        self.hand.set(hand);
     }
 
     /// When `main` is empty: lets the newest full list become `main`, and pops a block of it.
@@ -297,10 +322,11 @@ impl Cache {
         let side = self.side(class);
         let target = side.target();
         while side.len() > 0 {
+            let note = self.hand.hold_blocks(class, || side.end(end).first());
             let list = side.remove(end, target);
             self.full_pages.set(self.full_pages.get() - target * class.pages());
-            if list.is_some() {
-                return list;
+            if let Some(list) = list {
+                return Some(list.noted(note));
             }
         }
         None
@@ -365,8 +391,10 @@ impl Cache {
 
     fn set_main(&self, class: Class, list: List, target: u32) {
         let room = target - list.len();
-        self.main(class).head.set(list.into_parts().0);
+        self.main(class).head.set(list.parts().0);
+        step();
         self.main(class).room.set(room as i32);
+        list.let_go();
     }
 
     /// After a push without room: makes `main`, which is full, a full list beside it, at look `look` of the purger's, if no
@@ -388,7 +416,9 @@ impl Cache {
         let target = side.target();
         bin.room.set(target as i32);
         self.full_pages.set(self.full_pages.get() + target * class.pages());
-        side.append(List::from_parts(bin.head.take(), target), look);
+        side.append(List::from_parts(bin.head.get(), target), look);
+        in_order();
+        bin.head.set(None);
     }
 
     /// After `stack_within_limit`: does so all the same, and returns the list that must leave for that, if one must.
@@ -437,7 +467,10 @@ impl Cache {
     fn take_main(&self, class: Class) -> List {
         let (bin, target) = (self.main(class), self.side(class).target());
         let room = bin.room.replace(target as i32).max(0) as u32;
-        List::from_parts(bin.head.take(), target - room)
+        let note = self.hand.hold_blocks(class, || bin.head.get());
+        let list = List::from_parts(bin.head.take(), target - room).noted(note);
+        step();
+        list
     }
 
     /// Pushes `block` on a `main` that has room for it.
@@ -529,7 +562,7 @@ impl Cache {
         let bin = self.run_bin(pages);
         bin.room.set(0);
         let held = self.run_pages.get() + pages as u32;
-        if held > self.run_pages_max.get() || self.state.get() != State::Live {
+        if held > self.run_pages_max.get() || self.state.get() != State::LIVE {
             return false;
         }
         self.run_pages.set(held);
@@ -573,7 +606,8 @@ impl Cache {
         admitted.set(admitted.get() + more);
         self.run_pages.set(self.run_pages.get() + more * pages as u32);
         bin.room.set((admitted.get() - list.len()) as i32);
-        bin.head.set(list.into_parts().0);
+        bin.head.set(list.parts().0);
+        list.let_go();
         self.publish_runs(pages);
     }
 
@@ -590,7 +624,8 @@ impl Cache {
         let room = bin.room.replace(0).max(0) as u32;
         self.run_pages.set(self.run_pages.get() - admitted * pages as u32);
         self.publish_runs(pages);
-        List::from_parts(bin.head.take(), admitted - room)
+        let note = self.hand.hold_runs(pages, || bin.head.get());
+        List::from_parts(bin.head.take(), admitted - room).noted(note)
     }
 
     /// Pages that a cache pins at the most, whatever the pattern: those of `main` and of one full list of each class, those of
@@ -602,93 +637,31 @@ impl Cache {
         (2 * sum + full) as usize + (RUN_BYTES >> page_shift)
     }
 
-    /// Says how many blocks `main` of `class` holds. Called on trips, so what others see lags by a list at the most.
-    fn publish(&self, class: Class) {
-        let (side, room) = (self.side(class), self.main(class).room.get().max(0) as u32);
-        side.main_held.store(side.target().saturating_sub(room), Relaxed);
+    /// Calls `each` with the first block of every list of `class`. Its thread is dead.
+    #[cfg(feature = "shared")]
+    pub(super) fn each_of_class(&self, class: Class, each: &mut dyn FnMut(Option<Block>)) {
+        each(self.main(class).head.get());
+        self.side(class).slots().for_each(|slot| each(slot.first()));
     }
 
-    /// Says what the cache holds of everything: for the owner, before it asks for statistics.
-    pub(crate) fn publish_all(&self) {
-        Class::all().for_each(|class| self.publish(class));
-        (1..=PAGE_LISTS).for_each(|pages| self.publish_runs(pages));
+    /// The first run of `pages` pages. Its thread is dead.
+    #[cfg(feature = "shared")]
+    pub(super) fn first_run(&self, pages: usize) -> Option<Block> {
+        self.run_bin(pages).head.get()
     }
 
-    /// Says how many runs of `pages` pages the cache holds. Called on the slow paths, so what others see lags by less than
-    /// the budget.
-    fn publish_runs(&self, pages: usize) {
-        let (at, room) = (run_index(pages), self.run_bin(pages).room.get().max(0) as u32);
-        self.runs_held[at].store(self.admitted[at].get().saturating_sub(room), Relaxed);
-    }
-
-    /// What the cache counted for `class`. Any thread may ask, with the registry's lock held.
-    pub(super) fn counts(&self, class: Class) -> CacheCounts {
-        let (bin, side) = (self.main(class), self.side(class));
-        CacheCounts {
-            allocs: bin.allocs.load(Relaxed),
-            taken: side.taken.load(Relaxed),
-            given: side.given.load(Relaxed) + side.stolen.load(Relaxed),
-            held: u64::from(side.main_held.load(Relaxed) + side.full_blocks()),
-            trips_in: side.trips_in.load(Relaxed),
-            trips_out: side.trips_out.load(Relaxed),
-            stowed: 0,
-        }
-    }
-
-    /// What the cache counted for runs of `pages` pages. Any thread may ask, with the registry's lock held.
-    pub(super) fn run_counts(&self, pages: usize) -> CacheCounts {
-        let (bin, at) = (self.run_bin(pages), run_index(pages));
-        CacheCounts {
-            allocs: bin.allocs.load(Relaxed),
-            taken: self.runs_taken[at].load(Relaxed),
-            given: self.runs_given[at].load(Relaxed),
-            held: u64::from(self.runs_held[at].load(Relaxed)),
-            trips_in: 0,
-            trips_out: 0,
-            stowed: self.runs_stowed[at].load(Relaxed),
-        }
+    /// Its thread is dead, and what it had is elsewhere: it holds nothing, as far as is counted.
+    #[cfg(feature = "shared")]
+    pub(super) fn die(&self) {
+        self.admitted.iter().for_each(|admitted| admitted.set(0));
+        self.close();
+        self.be_dead();
     }
 }
 
-/// What one cache counted for one class or run length.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CacheCounts {
-    /// Blocks handed out.
-    pub(super) allocs: u64,
-    /// Blocks received from below.
-    pub(super) taken: u64,
-    /// Blocks handed down.
-    pub(super) given: u64,
-    /// Blocks in the cache.
-    pub(super) held: u64,
-    /// Trips to the depot for a list.
-    pub(super) trips_in: u64,
-    /// Trips to the depot with a list.
-    pub(super) trips_out: u64,
-    /// Runs handed to the depots of runs less those received from there, wrapping.
-    pub(super) stowed: u64,
-}
-
-impl CacheCounts {
-    pub(super) const ZERO: Self = Self { allocs: 0, taken: 0, given: 0, held: 0, trips_in: 0, trips_out: 0, stowed: 0 };
-
-    pub(super) fn add(&mut self, other: Self) {
-        self.allocs += other.allocs;
-        self.taken += other.taken;
-        self.given += other.given;
-        self.held += other.held;
-        self.trips_in += other.trips_in;
-        self.trips_out += other.trips_out;
-        self.stowed = self.stowed.wrapping_add(other.stowed);
-    }
-
-    /// Blocks that were freed into the cache: what went in and out otherwise tells.
-    pub(super) fn frees(&self) -> u64 {
-        // What other threads count meanwhile may be missing on one side: then it is less than nothing for a moment.
-        let frees = (self.held + self.given + self.allocs).wrapping_add(self.stowed).wrapping_sub(self.taken);
-        (frees as i64).max(0) as u64
-    }
-}
+#[path = "cache_counts.rs"]
+mod counts;
+pub(super) use counts::CacheCounts;
 
 #[path = "cache_audit.rs"]
 mod audit;
@@ -696,3 +669,7 @@ mod audit;
 #[cfg(all(test, not(loom)))]
 #[path = "cache_tests.rs"]
 mod tests;
+
+#[cfg(all(feature = "cli", not(loom)))]
+#[path = "cache_view.rs"]
+pub(super) mod view;

@@ -239,11 +239,18 @@ const PAGES: [u8; CLASSES] = {
 
 /// One value for each class.
 #[derive(Debug)]
+#[repr(transparent)]
 pub(crate) struct PerClass<T>([T; CLASSES]);
 
 impl<T> PerClass<T> {
     pub(crate) const fn new(values: [T; CLASSES]) -> Self {
         Self(values)
+    }
+
+    /// Where the value at a place in the ladder lies.
+    #[cfg(feature = "cli")]
+    pub(crate) const fn place_of(index: usize) -> usize {
+        core::mem::offset_of!(Self, 0) + index * size_of::<T>()
     }
 
     pub(crate) const fn as_slice(&self) -> &[T] {

@@ -12,6 +12,7 @@
 use super::class::CLASSES;
 use super::kept::Seal;
 use super::list::{Block, List};
+use crate::sync::{in_order, step};
 use core::ptr::NonNull;
 
 /// Bytes of pages that the blocks of all depots lie in, at the most.
@@ -34,6 +35,7 @@ const BLOCKS_PER_PAGE: u32 = 2;
 
 /// The heads of lists of exactly `target` blocks, and the pages that each lies in: about, or at the most, as the caller says.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 struct Heads {
     heads: [Option<Block>; LISTS],
     /// Some pages for each block of a list, so no more than this can say.
@@ -51,9 +53,13 @@ impl Heads {
 
 /// A full array of lists that are older than those of the depot's own array.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Chunk {
     lists: Heads,
     older: Option<ChunkRef>,
+    /// That it is a chunk: its address, and more.
+    #[cfg(feature = "shared")]
+    mark: usize,
     /// On `lists` and `older`.
     seal: Seal,
 }
@@ -69,6 +75,7 @@ impl Chunk {
 
 /// A chunk by its address. Chunks are never unmapped while their heap lives.
 #[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
 pub(crate) struct ChunkRef(NonNull<Chunk>);
 
 // SAFETY: a chunk belongs to one depot, and is reached under its lock.
@@ -85,9 +92,28 @@ impl ChunkRef {
     pub(crate) unsafe fn create(at: NonNull<u8>) -> Self {
         let chunk = Self(at.cast());
         // SAFETY: the caller gives the memory.
-        unsafe { chunk.0.write(Chunk { lists: Heads::EMPTY, older: None, seal: Seal::none() }) };
+        unsafe {
+            chunk.0.write(Chunk {
+                lists: Heads::EMPTY,
+                older: None,
+                #[cfg(feature = "shared")]
+                mark: chunk.mark(),
+                seal: Seal::none(),
+            });
+        };
         chunk.write(|_| ());
         chunk
+    }
+
+    /// What tells that memory is this chunk, and not something else of a damaged file.
+    #[cfg(feature = "shared")]
+    fn mark(self) -> usize {
+        self.address() ^ 0x4348_554e_4b00
+    }
+
+    #[cfg(feature = "shared")]
+    fn is_marked(self) -> bool {
+        self.with(|memory| memory.mark == self.mark())
     }
 
     fn address(self) -> usize {
@@ -104,6 +130,7 @@ impl ChunkRef {
         // SAFETY: `create` wrote the chunk; the lock of its depot is held, and `section` gets no other reference to it.
         let chunk = unsafe { self.0.as_mut() };
         let result = section(chunk);
+        step();
         chunk.seal.renew(|| chunk.words());
         result
     }
@@ -118,8 +145,10 @@ pub(crate) enum Refusal {
     NoChunk(List),
 }
 
-/// One class's depot.
+/// One class's depot. A list leaves the array by the store that empties its place, so that no place of the array, nor of a chunk
+/// among the full ones, ever has a list that is elsewhere: whoever mends the heap finds every list there.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Depot {
     /// The newest lists, the last one of them last.
     lists: Heads,
@@ -133,8 +162,8 @@ pub(crate) struct Depot {
     /// The sum of the pages of all lists and of `odd`.
     pages: u32,
     /// Fewer than `target` blocks, and the pages they lie in, as the caller says.
-    odd: List,
     odd_pages: u32,
+    odd: List,
     /// Lists handed up, lists taken in.
     pub(crate) handed_up: u64,
     pub(crate) taken_in: u64,
@@ -171,10 +200,12 @@ impl Depot {
         if self.len == LISTS && !self.move_out() {
             return Err(Refusal::NoChunk(list));
         }
-        let (head, _) = list.into_parts();
-        self.lists.heads[self.len] = head;
+        self.lists.heads[self.len] = list.parts().0;
+        step();
+        list.let_go();
         self.lists.pages[self.len] = pages as u16;
         self.len += 1;
+        step();
         self.count += 1;
         self.pages += pages;
         self.taken_in += 1;
@@ -188,7 +219,10 @@ impl Depot {
         };
         self.spare = chunk.with(|memory| memory.older);
         chunk.write(|memory| (memory.lists, memory.older) = (self.lists, self.older));
+        in_order();
         self.older = Some(chunk);
+        in_order();
+        self.lists = Heads::EMPTY;
         self.len = 0;
         true
     }
@@ -198,6 +232,7 @@ impl Depot {
         let chunk = self.older?;
         chunk.write(|memory| {
             self.lists = memory.lists;
+            in_order();
             self.older = core::mem::replace(&mut memory.older, self.spare);
         });
         self.spare = Some(chunk);
@@ -211,6 +246,15 @@ impl Depot {
         self.spare = Some(chunk);
     }
 
+    /// The first block of the list that `take` would hand out.
+    #[cfg(feature = "shared")]
+    pub(crate) fn newest(&mut self) -> Option<Block> {
+        if self.len == 0 {
+            self.move_in()?;
+        }
+        self.lists.heads[self.len - 1]
+    }
+
     /// Hands out the newest list, of `target` blocks. O(1): at times an array is copied.
     #[inline(never)]
     pub(crate) fn take(&mut self, target: u32) -> Option<List> {
@@ -219,7 +263,9 @@ impl Depot {
         }
         let newest = self.len - 1;
         let (head, pages) = (self.lists.heads[newest].take()?, u32::from(self.lists.pages[newest]));
+        step();
         self.len = newest;
+        step();
         self.count -= 1;
         self.low_count = self.low_count.min(self.count);
         self.pages -= pages;
@@ -253,6 +299,58 @@ impl Depot {
         Some(block)
     }
 
+    /// Drops chunks that are none, or that lie where none `fits`. Those that are kept have no mark until `mark_all`, which must
+    /// follow once every depot was asked: so each chunk is kept once, and every chain has an end.
+    #[cfg(feature = "shared")]
+    pub(crate) fn distrust(&mut self, fits: &dyn Fn(usize) -> bool) {
+        let gather = |mut at: Option<ChunkRef>| {
+            let mut kept = None;
+            while let Some(chunk) = at.filter(|chunk| fits(chunk.address()) && chunk.is_marked()) {
+                at = chunk.with(|memory| memory.older);
+                chunk.write(|memory| (memory.older, memory.mark) = (kept, 0));
+                kept = Some(chunk);
+            }
+            kept
+        };
+        (self.older, self.spare) = (gather(self.older), gather(self.spare));
+        (self.handed_up, self.taken_in) = (0, 0);
+    }
+
+    /// Marks the chunks that `distrust` has kept.
+    #[cfg(feature = "shared")]
+    pub(crate) fn mark_all(&mut self) {
+        for mut at in [self.older, self.spare] {
+            while let Some(chunk) = at {
+                chunk.write(|memory| memory.mark = chunk.mark());
+                at = chunk.with(|memory| memory.older);
+            }
+        }
+    }
+
+    /// Calls `each` with the first block of every list there is, however the depot was left: by someone who died in it. Then
+    /// there is none, and nothing is counted.
+    #[cfg(feature = "shared")]
+    pub(crate) fn clear_out(&mut self, chunks: u64, each: &mut dyn FnMut(Block)) {
+        self.lists.heads.into_iter().flatten().for_each(&mut *each);
+        let (mut at, mut spare) = (self.older, None);
+        for _ in 0..chunks {
+            let Some(chunk) = at else { break };
+            chunk.with(|memory| memory.lists.heads.into_iter().flatten().for_each(&mut *each));
+            at = chunk.with(|memory| memory.older);
+        }
+        // Only now that every block is where it belongs, the lists go.
+        in_order();
+        at = self.older;
+        for _ in 0..chunks {
+            let Some(chunk) = at else { break };
+            at = chunk.with(|memory| memory.older);
+            chunk.write(|memory| (memory.lists, memory.older) = (Heads::EMPTY, spare));
+            spare = Some(chunk);
+        }
+        let (handed_up, taken_in) = (self.handed_up, self.taken_in);
+        *self = Self { spare, handed_up, taken_in, ..Self::EMPTY };
+    }
+
     /// How many lists have been here all the time since this was last called.
     pub(crate) fn note_look(&mut self) -> u32 {
         core::mem::replace(&mut self.low_count, self.count)
@@ -275,3 +373,7 @@ mod audit;
 #[cfg(all(test, not(loom)))]
 #[path = "depot_tests.rs"]
 mod tests;
+
+#[cfg(all(feature = "cli", not(loom)))]
+#[path = "depot_view.rs"]
+pub(super) mod view;

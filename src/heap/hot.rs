@@ -23,6 +23,7 @@ const PAGES_SHIFT: u32 = 2;
 
 /// A place for a long run.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Hot {
     /// `CLOSED`, or the run's pages with `OUT` or `HERE` below them. The owner goes from closed to out, and back and forth
     /// between out and here; others go to closed alone.
@@ -49,6 +50,7 @@ pub(super) struct Closed {
 
 /// What was handed out and taken back in places and reserves, and pages in them.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(super) struct KeptCounts {
     pub(super) allocs: u64,
     pub(super) frees: u64,

@@ -6,7 +6,7 @@
 //! its copy would differ for a moment, and for ever in a child that is forked just then.
 
 use crate::sync::mapped::AtomicU64;
-use crate::sync::{AtomicPtr, Relaxed};
+use crate::sync::{AtomicPtr, Relaxed, step};
 use core::cell::Cell;
 
 /// What a record may hold: any bits of it are a value.
@@ -47,6 +47,7 @@ impl Word for u64 {
 
 /// A word that one thread at a time reaches, and that is set before it is read.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Kept<T: Word> {
     word: Cell<T>,
     copy: copy::Local<T::Bits>,
@@ -66,12 +67,15 @@ impl<T: Word> Kept<T> {
     }
 
     #[inline(always)]
+    #[cfg_attr(feature = "fault-points", track_caller)]
     pub(super) fn set(&self, value: T) {
         self.word.set(value);
+        step();
         self.copy.set(|| value.bits());
     }
 
     #[inline(always)]
+    #[cfg_attr(feature = "fault-points", track_caller)]
     pub(super) fn replace(&self, value: T) -> T {
         let old = self.get();
         self.set(value);
@@ -82,10 +86,31 @@ impl<T: Word> Kept<T> {
     pub(super) fn is_intact(&self) -> bool {
         self.copy.agrees(|| self.word.get().bits())
     }
+
+    /// After the death of who may have been setting it: it is what the word says.
+    #[cfg(feature = "shared")]
+    pub(super) fn heal(&self) {
+        self.copy.set(|| self.word.get().bits());
+    }
+}
+
+#[cfg(feature = "cli")]
+impl<T: Word> crate::image::Plain for Kept<T> {
+    const BYTES: usize = size_of::<T>();
+    const AT: usize = core::mem::offset_of!(Self, word);
+
+    fn is_intact(words: &[u64], at: usize) -> bool {
+        use crate::image::number;
+        let copy = at - Self::AT + core::mem::offset_of!(Self, copy);
+        let [word, copy] =
+            [(at, Self::BYTES), (copy, size_of::<T::Bits>())].map(|(at, bytes)| number(words, at, bytes));
+        <T::Bits as copy::Bits>::is_copy(word, copy)
+    }
 }
 
 /// A word that is written under a lock, and read by other threads, too. Zero bytes are a word that is zero.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct KeptAtomic {
     word: AtomicU64,
     copy: copy::Shared,
@@ -99,8 +124,10 @@ impl KeptAtomic {
     }
 
     #[inline(always)]
+    #[cfg_attr(feature = "fault-points", track_caller)]
     pub(super) fn store(&self, value: u64) {
         self.word.store(value, Relaxed);
+        step();
         self.copy.set(|| value);
     }
 
@@ -108,10 +135,29 @@ impl KeptAtomic {
     pub(super) fn is_intact(&self) -> bool {
         self.copy.agrees(|| self.load())
     }
+
+    /// As that of `Kept`.
+    #[cfg(feature = "shared")]
+    pub(super) fn heal(&self) {
+        self.copy.set(|| self.load());
+    }
+}
+
+#[cfg(feature = "cli")]
+impl KeptAtomic {
+    /// The word.
+    pub(super) const WORD: crate::image::Field<Self> = crate::image::field!(Self, word);
+
+    /// Whether the word that lies in some words, and nothing else, is what was set, as far as can be told.
+    pub(super) fn is_intact_in(words: &[u64]) -> bool {
+        let number = |at| crate::image::number(words, at, 8);
+        copy::Shared::is_copy(number(Self::WORD.at()), number(core::mem::offset_of!(Self, copy)))
+    }
 }
 
 /// A pointer that is set once. Zero bytes are null.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct KeptPtr {
     /// The pointer, for whoever sets it, by an exchange from null; `note` follows.
     pub(super) pointer: AtomicPtr<u8>,
@@ -221,6 +267,10 @@ mod copy {
         pub(in crate::heap) trait Bits: Copy + Eq {
             /// Not zero for zero: what is overwritten by zeros is seen, too.
             fn copy_of(self) -> Self;
+
+            /// Whether one number is the copy of another.
+            #[cfg(feature = "cli")]
+            fn is_copy(word: u64, copy: u64) -> bool;
         }
 
         impl Bits for u32 {
@@ -228,12 +278,22 @@ mod copy {
             fn copy_of(self) -> Self {
                 (self ^ FACTOR as Self).wrapping_mul(FACTOR as Self)
             }
+
+            #[cfg(feature = "cli")]
+            fn is_copy(word: u64, copy: u64) -> bool {
+                (word as Self).copy_of() == copy as Self
+            }
         }
 
         impl Bits for u64 {
             #[inline(always)]
             fn copy_of(self) -> Self {
                 (self ^ FACTOR).wrapping_mul(FACTOR)
+            }
+
+            #[cfg(feature = "cli")]
+            fn is_copy(word: u64, copy: u64) -> bool {
+                word.copy_of() == copy
             }
         }
 
@@ -277,6 +337,12 @@ mod copy {
             pub(in crate::heap::kept) fn agrees(&self, bits: impl FnOnce() -> u64) -> bool {
                 self.0.load(Relaxed) == shared_copy_of(bits())
             }
+
+            /// Whether one number is the copy of another.
+            #[cfg(feature = "cli")]
+            pub(in crate::heap::kept) fn is_copy(word: u64, copy: u64) -> bool {
+                copy == shared_copy_of(word)
+            }
         }
 
         #[derive(Debug, Default)]
@@ -306,7 +372,12 @@ mod copy {
     mod off {
         use core::marker::PhantomData;
 
-        pub(in crate::heap) trait Bits {}
+        pub(in crate::heap) trait Bits {
+            #[cfg(feature = "cli")]
+            fn is_copy(_: u64, _: u64) -> bool {
+                true
+            }
+        }
 
         impl Bits for u32 {}
         impl Bits for u64 {}
@@ -343,6 +414,11 @@ mod copy {
             pub(in crate::heap::kept) fn set(&self, _: impl FnOnce() -> u64) {}
 
             pub(in crate::heap::kept) fn agrees(&self, _: impl FnOnce() -> u64) -> bool {
+                true
+            }
+
+            #[cfg(feature = "cli")]
+            pub(in crate::heap::kept) fn is_copy(_: u64, _: u64) -> bool {
                 true
             }
         }

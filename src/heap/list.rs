@@ -1,7 +1,9 @@
 //! Free blocks and lists of them, linked through their own first words. This file alone reads or writes the bytes of a
 //! free block; all above it passes [`Block`]s and [`List`]s on.
 
+use super::note::Note;
 use crate::finding::{Layer, Verdict};
+use crate::sync::in_order;
 use core::ptr::NonNull;
 
 #[cfg(not(loom))]
@@ -107,27 +109,42 @@ const SAMPLE: u32 = 16;
 
 /// Some blocks of one class and their number.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct List {
     head: Option<Block>,
     /// Exactly the number of blocks from `head` on.
     len: u32,
+    /// Where it is noted that somebody has it in hand.
+    note: Note,
 }
 
 impl List {
     /// No block.
-    pub(crate) const EMPTY: Self = Self { head: None, len: 0 };
+    pub(crate) const EMPTY: Self = Self { head: None, len: 0, note: Note::NONE };
 
     /// The blocks from `head` on, of which there are `len`.
     pub(crate) const fn from_parts(head: Option<Block>, len: u32) -> Self {
-        Self { head, len }
+        Self { head, len, note: Note::NONE }
+    }
+
+    /// The list, which is noted there.
+    pub(crate) const fn noted(self, note: Note) -> Self {
+        Self { note, ..self }
+    }
+
+    /// The blocks popped so far have come to another place: they are noted no more.
+    #[inline(always)]
+    pub(crate) fn advance(&self) {
+        self.note.move_to(self.head);
+    }
+
+    /// All of it has come to another place, by the store of its first block: it is noted no more.
+    #[inline(always)]
+    pub(crate) fn let_go(self) {
+        self.note.move_to(None);
     }
 
     /// The first block and the number of blocks.
-    pub(crate) const fn into_parts(self) -> (Option<Block>, u32) {
-        (self.head, self.len)
-    }
-
-    /// As `into_parts`, for who only looks.
     pub(crate) const fn parts(&self) -> (Option<Block>, u32) {
         (self.head, self.len)
     }
@@ -142,6 +159,7 @@ impl List {
 
     pub(crate) fn push(&mut self, block: Block) {
         block.set_next(self.head);
+        in_order();
         self.head = Some(block);
         self.len += 1;
     }
@@ -192,5 +210,13 @@ impl List {
             at = block.next();
         }
         found
+    }
+}
+
+#[cfg(all(feature = "cli", not(loom)))]
+impl List {
+    /// Where its first block lies, and its number of blocks.
+    pub(in crate::heap) const fn fields() -> (crate::image::Field<Self>, crate::image::Field<Self>) {
+        (crate::image::field!(Self, head), crate::image::field!(Self, len))
     }
 }

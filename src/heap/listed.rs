@@ -11,6 +11,7 @@ use super::cache::{Cache, PAGE_LISTS};
 use super::depot::{ChunkRef, Depot, Refusal};
 use super::list::{Block, List};
 use super::map::Stretch;
+use super::note::Note;
 use crate::lock::RawLock;
 use crate::os::Source;
 
@@ -56,6 +57,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if cache.push_run(pages, run) {
             return;
         }
+        let note = self.hand().map_or(Note::NONE, |hand| hand.hold_run(pages, run));
         if let Some(largest) = cache.largest_run_list() {
             self.spill_runs(cache, largest);
         }
@@ -63,15 +65,16 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             cache.count_runs_given(pages, 1);
             let mut list = List::EMPTY;
             list.push(run);
-            self.free_list(pages, list);
+            return self.free_list(pages, list.noted(note));
         }
+        note.move_to(None);
     }
 
     /// Lets the list for runs of `pages` pages leave: to the depot, or to the runs where none may be kept.
     fn spill_runs(&self, cache: &Cache, pages: usize) {
         let mut runs = cache.drain_runs(pages);
         let target = target(pages);
-        while pages <= LENGTHS && self.source.has_purger() && runs.len() >= target {
+        while pages <= LENGTHS && self.source.has_purger() && !self.source.is_shared() && runs.len() >= target {
             cache.count_runs_stowed(pages, target);
             self.stow_runs(pages, runs.split_off(target));
         }
@@ -145,7 +148,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
                 given[count].first = self.map.page_of(run.address());
                 count += 1;
             }
-            self.give_runs_back(&given[..count]);
+            self.give_listed_back(&given[..count], &list);
         }
     }
 

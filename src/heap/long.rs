@@ -19,7 +19,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Whether runs of that length pass through the reserves, given that they have no run list. Not where addresses are
     /// scarce.
     pub(crate) fn may_be_kept(&self, pages: u32) -> bool {
-        (pages as usize) << self.map.page_shift() <= LONGEST && self.source.grows_again()
+        (pages as usize) << self.map.page_shift() <= LONGEST && self.source.grows_again() && !self.source.is_shared()
     }
 
     /// A run for a layout of whole pages from the thread's reserve. The heap need not be open.
@@ -36,7 +36,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let shift = self.map.page_shift();
         let pages = (layout.size().wrapping_sub(1) >> shift).wrapping_add(1);
         let short = pages.wrapping_sub(PAGE_LISTS + 1);
-        (short < (LONGEST >> shift) - PAGE_LISTS && self.source.grows_again()).then_some(pages as u32)
+        (short < (LONGEST >> shift) - PAGE_LISTS && self.source.grows_again() && !self.source.is_shared())
+            .then_some(pages as u32)
     }
 
     /// Keeps a freed run of that layout in the thread's reserve, if it has room.

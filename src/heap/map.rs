@@ -9,11 +9,12 @@
 
 use super::class::CLASSES;
 use super::kept::{Kept, KeptAtomic, KeptPtr, Marks, sealed, unsealed};
+use super::note::NOBODY;
 use super::slab::SlabRef;
 use crate::fatal::{Fatal, die};
 use crate::os::{Source, Span};
 use crate::sync::mapped::AtomicU64;
-use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU32, AtomicUsize, Relaxed, Release};
+use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU32, AtomicUsize, Relaxed, Release, in_order, step};
 use crate::twin::{self, Twin};
 use core::ptr::{NonNull, null_mut};
 
@@ -22,6 +23,7 @@ pub(crate) type Page = u32;
 
 /// Contiguous pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct Stretch {
     pub(crate) first: Page,
     pub(crate) pages: u32,
@@ -49,6 +51,9 @@ pub(crate) enum Entry {
     RunEnd,
     /// The first page of a run in a reserve: in use for the runs, free for its former user.
     Kept(u32),
+    /// The first page of a run that is on its way between the runs and its user, in a heap that processes share, and in whose
+    /// hand it is.
+    Held(u32, u32),
     /// A page of a slab.
     Slab(SlabRef),
 }
@@ -63,8 +68,18 @@ const RUN: u64 = 2;
 const RUN_END: u64 = 3;
 const SLAB: u64 = 4;
 const KEPT: u64 = 5;
+const HELD: u64 = 6;
+/// Above the length of a held run is its keeper.
+const KEEPER_SHIFT: u32 = 35;
+/// Bits of a keeper, `OF_USER` included: what the check of a word leaves.
+const KEEPER_BITS: u32 = 12;
 
 impl Entry {
+    /// A run in use that `keeper` has in hand, if that is somebody.
+    pub(crate) const fn run(pages: u32, keeper: u32) -> Self {
+        if keeper == NOBODY { Self::Run(pages) } else { Self::Held(pages, keeper) }
+    }
+
     /// Kind in the low three bits; above them a length, or the address of a slab's record, which is a multiple of 8 and
     /// below 2⁴⁸, and in the highest byte its class, and one.
     fn encode(self) -> u64 {
@@ -74,6 +89,7 @@ impl Entry {
             Self::Run(pages) => u64::from(pages) << 3 | RUN,
             Self::RunEnd => RUN_END,
             Self::Kept(pages) => u64::from(pages) << 3 | KEPT,
+            Self::Held(pages, keeper) => u64::from(keeper) << KEEPER_SHIFT | u64::from(pages) << 3 | HELD,
             Self::Slab(slab) => (slab.class().index() as u64 + 1) << CLASS_SHIFT | slab.address() as u64 | SLAB,
         })
     }
@@ -85,6 +101,7 @@ impl Entry {
             RUN => Self::Run((word >> 3) as u32),
             RUN_END => Self::RunEnd,
             KEPT => Self::Kept((word >> 3) as u32),
+            HELD => Self::Held((word >> 3) as u32, (word >> KEEPER_SHIFT) as u32 & ((1 << KEEPER_BITS) - 1)),
             SLAB => SlabRef::from_address((word & BELOW_CLASS & !KIND) as usize).map_or(Self::None, Self::Slab),
             _ => Self::None,
         }
@@ -112,6 +129,7 @@ impl EntryRef {
     #[inline]
     pub(crate) fn set(self, entry: Entry) {
         self.cell().store(entry.encode(), Relaxed);
+        step();
     }
 
     /// Makes `old`, which the page is if it is the caller's, `new`; false if it is something else.
@@ -128,6 +146,7 @@ impl EntryRef {
 
 /// The record of a free run, at its first page: its place in the bin's trie and among the dirty runs.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct FreeRun {
     pub(super) child: [Kept<Page>; 2],
     pub(super) parent: Kept<Page>,
@@ -153,6 +172,23 @@ const WORD_PAGES: usize = 64;
 const WORD_BYTES: usize = size_of::<KeptAtomic>();
 const FREE_BYTES: usize = size_of::<FreeRun>();
 
+/// Pages that a leaf describes where there is more than one, and its bytes.
+#[cfg(any(feature = "shared", feature = "symmetric"))]
+pub(crate) const LEAF_SPAN: usize = LEAF_PAGES;
+#[cfg(any(feature = "shared", feature = "symmetric"))]
+pub(crate) const LEAF_BYTES: usize =
+    LEAF_PAGES * (ENTRY_BYTES + FREE_BYTES) + BITMAPS * LEAF_PAGES.div_ceil(WORD_PAGES) * WORD_BYTES;
+
+/// Pages of a window for which the map grows with the heap, leaf by leaf.
+#[cfg(any(feature = "shared", feature = "symmetric"))]
+pub(crate) const WINDOW_PAGES: usize = 2 * ONE_LEAF;
+
+/// Bytes of the root for a window of so many bytes, which is so long that there is more than one leaf.
+#[cfg(any(feature = "shared", feature = "symmetric"))]
+pub(crate) const fn root_bytes(window: usize, page: usize) -> usize {
+    (window / page).div_ceil(LEAF_PAGES) * size_of::<KeptPtr>()
+}
+
 /// The `count` null pointers that `memory`, which is zero and has room for them, holds.
 #[cfg(not(loom))]
 fn root_in(memory: NonNull<u8>, _count: usize) -> NonNull<KeptPtr> {
@@ -166,6 +202,7 @@ fn root_in(_memory: NonNull<u8>, count: usize) -> NonNull<KeptPtr> {
 
 /// The map of one heap.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Map {
     /// The address of page 0; written once, by `open`.
     origin: AtomicUsize,
@@ -283,9 +320,11 @@ impl Map {
 
     /// Sets what a page is. Its leaf exists: the page was covered.
     #[inline(never)]
+    #[cfg_attr(feature = "fault-points", track_caller)]
     pub(crate) fn set(&self, page: Page, entry: Entry) {
         if let Some(cell) = self.entry_cell(page) {
             cell.store(entry.encode(), Relaxed);
+            step();
         }
     }
 
@@ -311,14 +350,48 @@ impl Map {
 
     /// Writes the entries of a run in use.
     pub(crate) fn set_run(&self, first: Page, pages: u32) {
+        self.set_run_of(first, pages, NOBODY);
+    }
+
+    /// Writes the entries of a run in use that `keeper` has in hand, if that is somebody. The first page's says it all: it is
+    /// written last.
+    pub(crate) fn set_run_of(&self, first: Page, pages: u32, keeper: u32) {
         self.set(first + pages - 1, Entry::RunEnd);
-        self.set(first, Entry::Run(pages));
+        in_order();
+        self.set(first, Entry::run(pages, keeper));
+    }
+
+    /// Makes the run at `first` one of `new` pages in place of `old`. It is in use all the time: by one store it has the other
+    /// length.
+    pub(crate) fn resize_run(&self, first: Page, old: u32, new: u32) {
+        self.set_run(first, new);
+        in_order();
+        if old > 1 {
+            self.set(first + old - 1, Entry::None);
+        }
     }
 
     /// Clears the entries of a run's first and last page.
     pub(crate) fn clear_run(&self, first: Page, pages: u32) {
         self.set(first, Entry::None);
         self.set(first + pages - 1, Entry::None);
+    }
+
+    /// Calls `each` with every word that `open` writes.
+    #[cfg(feature = "shared")]
+    pub(crate) fn each_fixed_word(&self, each: &mut dyn FnMut(u64)) {
+        let Self { origin, page_shift, grain, leaf_shift, leaf_pages, leaves, root } = self;
+        [page_shift, grain, leaf_shift].into_iter().for_each(|word| each(u64::from(word.load(Relaxed))));
+        [origin, leaf_pages, leaves].into_iter().for_each(|word| each(word.load(Relaxed) as u64));
+        each(root.load(Relaxed) as u64);
+    }
+
+    /// After somebody's death: the bits of pages are what their words say.
+    #[cfg(feature = "shared")]
+    pub(crate) fn heal(&self) {
+        if cfg!(feature = "malloc-debug") {
+            self.heal_words();
+        }
     }
 
     /// Makes sure that leaves exist for `pages` pages from `first` on; false if there is no memory for them.
@@ -336,7 +409,7 @@ impl Map {
         if !slot.pointer.load(Acquire).is_null() {
             return true;
         }
-        let Some(made) = source.records(self.leaf_bytes()) else {
+        let Some(made) = source.leaf(leaf, self.leaf_bytes()) else {
             return false;
         };
         // Release: publishes the zeroed leaf; pairs with the loads of the slot. If another thread was faster its leaf
@@ -344,7 +417,9 @@ impl Map {
         if twin::is(Twin::Leaf) {
             slot.pointer.store(made.as_ptr(), Release);
         }
+        step();
         let _ = slot.pointer.compare_exchange(null_mut(), made.as_ptr(), AcqRel, Acquire);
+        step();
         slot.note();
         true
     }
@@ -559,6 +634,7 @@ impl Map {
 
 static_assertions::const_assert!(FREE_BYTES.is_multiple_of(8));
 static_assertions::const_assert!(CLASSES < 64);
+static_assertions::const_assert!(super::note::OF_USER < 1 << KEEPER_BITS);
 
 #[cfg(feature = "c-abi")]
 #[path = "map_quick.rs"]
@@ -575,3 +651,7 @@ mod tests;
 #[cfg(all(test, loom))]
 #[path = "map_loom_tests.rs"]
 mod loom_tests;
+
+#[cfg(all(feature = "cli", not(loom)))]
+#[path = "map_view.rs"]
+pub(super) mod view;

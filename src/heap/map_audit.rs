@@ -6,6 +6,8 @@ use crate::heap::audit::Witness;
 use crate::heap::kept::is_sealed;
 use crate::heap::slab::SlabRef;
 use crate::os;
+#[cfg(feature = "shared")]
+use crate::os::Source;
 #[cfg(feature = "malloc-debug")]
 use crate::os::Span;
 use crate::sync::{Acquire, Relaxed};
@@ -73,6 +75,28 @@ impl Map {
         (0..self.leaf_pages.load(Relaxed)).step_by(step).map(|at| first.wrapping_add(at as Page)).try_for_each(each)
     }
 
+    /// Verifies that each leaf that is there is where the source has its place for it.
+    #[cfg(feature = "shared")]
+    pub(in crate::heap) fn verify_leaves(&self, source: &impl Source) -> Verdict {
+        (0..self.leaves.load(Relaxed)).try_for_each(|leaf| {
+            let at = self.leaf_memory(leaf) as usize;
+            let placed = at == 0 || Some(at) == source.place_of_leaf(leaf, self.leaf_bytes());
+            Layer::Map.holds(placed, "each leaf of the page map lies at its place", at)
+        })
+    }
+
+    /// See `heal`.
+    #[cfg(feature = "shared")]
+    pub(in crate::heap) fn heal_words(&self) {
+        (0..self.leaves.load(Relaxed)).filter_map(|leaf| self.slot(leaf)).for_each(KeptPtr::note);
+        for leaf in 0..self.leaves.load(Relaxed) {
+            let _ = self.each_page_of(leaf, WORD_PAGES, |page| {
+                (0..BITMAPS).filter_map(|bitmap| self.bit_word(bitmap, page)).for_each(|(word, _)| word.heal());
+                Ok(())
+            });
+        }
+    }
+
     /// After a fork, in the child: a thread that was setting a pointer of the root is not here to end it.
     pub(in crate::heap) fn note_root(&self) {
         if cfg!(feature = "malloc-debug") {
@@ -118,7 +142,7 @@ impl Map {
     ) -> Result<u32, Finding> {
         let (entry, alone) = (self.entry(page), witness == Witness::Alone);
         let at = self.address_of(page);
-        if let Entry::Run(pages) | Entry::Kept(pages) = entry
+        if let Entry::Run(pages) | Entry::Kept(pages) | Entry::Held(pages, _) = entry
             && end_of(*used) < end_of(Stretch { first: page, pages })
         {
             *used = Stretch { first: page, pages };
@@ -139,7 +163,7 @@ impl Map {
                 Layer::Map.holds(false, "the last page of a run lies behind its first", at)?;
                 Ok(1)
             }
-            Entry::Run(pages) | Entry::Kept(pages) => {
+            Entry::Run(pages) | Entry::Kept(pages) | Entry::Held(pages, _) => {
                 self.audit_ends(page, pages, if pages == 1 { entry } else { Entry::RunEnd })?;
                 each(Tile::Used(Stretch { first: page, pages }))?;
                 Ok(pages)

@@ -17,6 +17,7 @@ mod depot;
 #[cfg(feature = "std")]
 mod fork;
 mod granule;
+mod hand;
 mod hot;
 mod huge;
 mod kept;
@@ -24,6 +25,9 @@ mod list;
 mod listed;
 mod long;
 mod map;
+#[cfg(all(feature = "shared", not(loom)))]
+mod mend;
+mod note;
 mod pages;
 #[cfg(all(feature = "std", not(loom)))]
 mod purger;
@@ -34,12 +38,19 @@ mod run;
 mod side;
 mod slab;
 mod traffic;
+#[cfg(all(feature = "shared", not(loom)))]
+mod verify;
+#[cfg(all(feature = "cli", not(loom)))]
+pub(crate) mod view;
 
 pub use cache::Cache;
 pub(crate) use class::CLASSES;
 pub use class::Class;
+pub use hand::Hand;
 pub use list::Block;
 pub(crate) use list::List;
+#[cfg(all(feature = "shared", not(loom)))]
+pub(crate) use mend::{Member, Members};
 
 use crate::config::{Config, Purge};
 use crate::fatal::{Fatal, die};
@@ -56,6 +67,8 @@ use depot::Depot;
 #[cfg(feature = "c-abi")]
 pub(crate) use map::quick::Quick;
 use map::{Entry, Map};
+#[cfg(all(any(feature = "shared", feature = "symmetric"), not(loom)))]
+pub(crate) use map::{LEAF_BYTES, LEAF_SPAN, WINDOW_PAGES, root_bytes};
 use reserve::Reserve;
 use run::Runs;
 use slab::Slabs;
@@ -150,6 +163,7 @@ const OPEN: u32 = 2;
 
 /// The caches of a heap, and what the departed ones counted.
 #[derive(Debug)]
+#[repr(C)]
 struct Registry {
     newest: Option<CacheRef>,
     caches: usize,
@@ -163,6 +177,7 @@ unsafe impl Send for Registry {}
 
 /// The configuration, as atomics that are written once, when the heap is opened.
 #[derive(Debug)]
+#[repr(C)]
 struct Settings {
     idle_bytes: AtomicUsize,
     idle_share: AtomicUsize,
@@ -246,6 +261,18 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.settings.equals(config)
     }
 
+    /// The calling thread's hand, in a heap that processes share.
+    #[inline(always)]
+    fn hand(&self) -> Option<&Hand> {
+        self.source.hand()
+    }
+
+    /// The number of that.
+    #[inline(always)]
+    fn keeper(&self) -> u32 {
+        self.hand().map_or(note::NOBODY, Hand::keeper)
+    }
+
     /// The source.
     pub fn source(&self) -> &S {
         &self.source
@@ -279,7 +306,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// What is at `address`, if a block may begin there: the class of its slab, or the length of its run in bytes. O(1).
-    #[cfg(feature = "c-abi")]
+    #[cfg(any(feature = "c-abi", feature = "symmetric", all(feature = "shared", not(feature = "malloc-debug"))))]
     pub(crate) fn place_at(&self, address: usize) -> Option<Place> {
         match self.is_open().then(|| self.map.look_up(address))? {
             Entry::Slab(slab) => slab.index_of(address).map(|_| Place::Block(slab.class())),
@@ -370,6 +397,13 @@ impl Settings {
 
 impl Registry {
     fn add(&mut self, cache: &Cache) {
+        cache.be_live();
+        self.link(cache);
+        cache.use_reserve(self.joined);
+        self.joined += 1;
+    }
+
+    fn link(&mut self, cache: &Cache) {
         let older = self.newest.replace(NonNull::from(cache));
         cache.older.set(older);
         cache.newer.set(None);
@@ -378,11 +412,10 @@ impl Registry {
             unsafe { older.as_ref() }.newer.set(Some(NonNull::from(cache)));
         }
         self.caches += 1;
-        cache.use_reserve(self.joined);
-        self.joined += 1;
     }
 
     fn remove(&mut self, cache: &Cache) {
+        cache.be_dead();
         let (older, newer) = (cache.older.take(), cache.newer.take());
         if let Some(older) = older {
             // SAFETY: a cache in the registry stays where it is until it is removed.
@@ -415,7 +448,7 @@ impl Registry {
 }
 
 /// Where a block is that somebody frees who does not know its size.
-#[cfg(feature = "c-abi")]
+#[cfg(any(feature = "c-abi", feature = "symmetric", all(feature = "shared", not(feature = "malloc-debug"))))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
     /// In a slab of that class.
@@ -424,7 +457,7 @@ pub(crate) enum Place {
     Run(usize),
 }
 
-#[cfg(feature = "c-abi")]
+#[cfg(any(feature = "c-abi", feature = "symmetric", all(feature = "shared", not(feature = "malloc-debug"))))]
 impl Place {
     /// Bytes that the block has.
     pub(crate) fn bytes(self) -> usize {
@@ -441,6 +474,14 @@ impl Place {
             Self::Run(bytes) if bytes <= class::BLOCK_MAX => class::ALIGN_BEYOND,
             _ => 8,
         }
+    }
+}
+
+#[cfg(all(feature = "shared", not(feature = "malloc-debug")))]
+impl<S, L> Attached<'_, S, L> {
+    /// The heap.
+    pub(crate) fn engine(&self) -> &Engine<S, L> {
+        self.engine
     }
 }
 

@@ -3,14 +3,16 @@
 use super::cache::{Cache, PAGE_LISTS};
 use super::class::{Class, PAGE_MIN};
 use super::granule::Fill;
-use super::list::Block;
+use super::list::{Block, List};
 use super::map::Stretch;
 use super::map::{Entry, Page};
+use super::note::{NOBODY, OF_USER};
 use super::run::Runs;
 use super::{Engine, Shape};
 use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
 use crate::os::{Relocation, Source, Span};
+use crate::sync::in_order;
 use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut, with_exposed_provenance_mut};
 
@@ -24,7 +26,21 @@ const SPARSE: usize = 1 << 20;
 /// Dirty pages side by side from which on it is worth a system call not to write them.
 const PURGE_FROM: u32 = 16;
 
+/// What a run is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A user's block: it counts as lent, from the section on in which it is taken.
+    Lent,
+    /// A slab, or records.
+    Own,
+}
+
 impl<S: Source, L: RawLock> Engine<S, L> {
+    /// The keeper of a run that this thread takes for a user.
+    fn keeper_for_user(&self) -> u32 {
+        self.hand().map_or(NOBODY, |hand| hand.keeper() | OF_USER)
+    }
+
     /// The length of the run list for a layout that is no class's, in pages, if it has one. (A layout without size has a
     /// shape, and finds its list by that.)
     #[inline(always)]
@@ -122,7 +138,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             () if layout.align() > (pages as usize) << self.map.page_shift() => Fill::Any,
             () => Fill::Dense,
         };
-        let take = || self.take_movable_run(pages, layout, fill);
+        let take = || self.take_movable_run(pages, layout, fill, Use::Lent);
         let first = take().or_else(|| {
             self.reclaim(cache);
             take()
@@ -130,10 +146,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let Some(first) = first else {
             return null_mut();
         };
-        self.tally.lent((pages as usize) << self.map.page_shift());
         if zeroed {
             self.zero(first, pages, layout.size());
         }
+        self.hand_over(Stretch { first, pages });
         with_exposed_provenance_mut(self.map.address_of(first))
     }
 
@@ -143,19 +159,21 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     }
 
     /// A run for `layout`, at a multiple of the relocation grain if it is long enough to be moved one day.
-    fn take_movable_run(&self, pages: u32, layout: Layout, fill: Fill) -> Option<Page> {
+    fn take_movable_run(&self, pages: u32, layout: Layout, fill: Fill, used: Use) -> Option<Page> {
         let grain = self.source.relocation_grain();
         if grain == 0 || layout.size() < RELOCATE_GRAINS * grain {
-            return self.take_run(pages, layout.align(), fill);
+            return self.take_run(pages, layout.align(), fill, used);
         }
-        self.take_run(pages, layout.align().max(grain), fill).or_else(|| self.take_run(pages, layout.align(), fill))
+        let take = |align| self.take_run(pages, align, fill, used);
+        take(layout.align().max(grain)).or_else(|| take(layout.align()))
     }
 
     /// Makes the first `bytes` bytes of a run zero. Of a long run, which may hardly be touched, stretches of dirty pages
     /// are given back: less work where they are not resident, and they are not resident afterwards.
     fn zero(&self, first: Page, pages: u32, bytes: usize) {
         let end = self.map.address_of(first) + bytes;
-        let purges = pages as usize >= self.sparse_pages();
+        // Not in a heap's file: what is purged has no room there until it is taken anew.
+        let purges = pages as usize >= self.sparse_pages() && !self.source.is_shared();
         if purges {
             self.fill_sparsely(Stretch { first, pages });
         }
@@ -205,20 +223,50 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         self.keep_run(cache, pages as usize, run);
     }
 
+    /// Gives a run that this thread has in hand to its user.
+    pub(super) fn hand_over(&self, run: Stretch) {
+        if self.hand().is_some() {
+            in_order();
+            self.map.set(run.first, Entry::Run(run.pages));
+        }
+    }
+
     /// Gives a run of a user back to the runs.
     pub(crate) fn give_run_back(&self, run: Stretch) {
-        self.tally.returned((run.pages as usize) << self.map.page_shift());
-        self.with_runs(|runs| runs.free(&self.map, run));
+        let bytes = (run.pages as usize) << self.map.page_shift();
+        if let Some(hand) = self.hand() {
+            let held = Entry::Held(run.pages, hand.keeper() | OF_USER);
+            if !self.map.exchange(run.first, Entry::Run(run.pages), held) {
+                die(Fatal::NotARun);
+            }
+            in_order();
+            return self.with_runs(|runs| {
+                runs.free_held(&self.map, run);
+                self.tally.returned(bytes);
+            });
+        }
+        self.with_runs(|runs| {
+            runs.free(&self.map, run);
+            self.tally.returned(bytes);
+        });
         self.keep_idle_bound_after(run.pages);
     }
 
     /// Gives runs back to the runs, all at once.
-    #[inline(never)]
     pub(crate) fn give_runs_back(&self, given: &[Stretch]) {
+        self.give_listed_back(given, &List::EMPTY);
+    }
+
+    /// `give_runs_back`, of runs that have come from `list`.
+    #[inline(never)]
+    pub(super) fn give_listed_back(&self, given: &[Stretch], list: &List) {
         if !given.is_empty() {
             let pages: u32 = given.iter().map(|run| run.pages).sum();
-            self.tally.returned((pages as usize) << self.map.page_shift());
-            self.with_runs(|runs| given.iter().for_each(|run| runs.free(&self.map, *run)));
+            self.with_runs(|runs| {
+                given.iter().for_each(|run| runs.free(&self.map, *run));
+                self.tally.returned((pages as usize) << self.map.page_shift());
+                list.advance();
+            });
         }
     }
 
@@ -234,12 +282,27 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// A run of `pages` pages at a multiple of `align` bytes, from the free ones or from the source.
     #[inline(never)]
-    pub(crate) fn take_run(&self, pages: u32, align: usize, fill: Fill) -> Option<Page> {
+    pub(super) fn take_run(&self, pages: u32, align: usize, fill: Fill, used: Use) -> Option<Page> {
         let fill = self.fill_at_this_size(fill);
+        let (keeper, bytes) = match used {
+            Use::Lent => (self.keeper_for_user(), (pages as usize) << self.map.page_shift()),
+            Use::Own => (self.keeper(), 0),
+        };
         let take = || {
-            let grant = self.with_runs(|runs| runs.alloc(&self.map, pages, align, fill))?;
+            let grant = self.with_runs(|runs| {
+                let grant = runs.alloc(&self.map, pages, align, fill, keeper)?;
+                self.tally.lent(bytes);
+                Some(grant)
+            })?;
             self.settle_grant(grant);
-            Some(grant.first)
+            let run = Stretch { first: grant.first, pages };
+            self.is_backed(run).then_some(run.first).or_else(|| {
+                self.with_runs(|runs| {
+                    runs.free_as_marked(&self.map, run);
+                    self.tally.returned(bytes);
+                });
+                None
+            })
         };
         // Another thread may take what this one has mapped: then it goes round again. When the source has no more, a
         // last look: another thread may just have freed or mapped.
@@ -282,6 +345,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let Some(span) = self.source.grow(bytes, mapped) else {
             return false;
         };
+        if self.source.is_shared() {
+            return self.take_all_in();
+        }
         let fresh = Stretch { first: self.map.page_of(span.at), pages: (span.bytes >> shift) as u32 };
         if !self.map.cover(fresh.first, fresh.pages, &self.source) {
             // SAFETY: fresh, and nobody has been told of it.
@@ -298,6 +364,28 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             self.look_at_caches();
         }
         true
+    }
+
+    /// Takes in all that the source of a heap that processes share has given and that is not in yet: they may have had it grow at
+    /// once, and one may have died over it. False if there is no memory for the map.
+    fn take_all_in(&self) -> bool {
+        let given = self.source.given();
+        let (first, all) = (self.map.page_of(given.at), (given.bytes >> self.map.page_shift()) as u32);
+        self.map.cover(first, all, &self.source) && {
+            self.with_runs(|runs| {
+                let known = runs.mapped_pages as u32;
+                if known < all {
+                    runs.add_span(&self.map, Stretch { first: first + known, pages: all - known });
+                    self.tally.set_mapped(given.bytes);
+                }
+            });
+            true
+        }
+    }
+
+    /// Whether there is memory behind a run: in a heap's file there may be a hole.
+    fn is_backed(&self, run: Stretch) -> bool {
+        !self.source.is_shared() || self.source.back(self.map.span(run.first, run.pages))
     }
 
     /// Whether the block of `old` at `block` can serve `new`, once its run is cut or grown where that is possible.
@@ -319,17 +407,32 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let (first, shift) = (self.map.page_of(address), self.map.page_shift());
         if new > old {
             let fill = self.fill_at_this_size(Fill::Dense);
-            let grow = || self.with_runs(|runs| runs.grow(&self.map, first, old, new, fill));
+            let bytes = ((new - old) as usize) << shift;
+            let grow = || {
+                self.with_runs(|runs| {
+                    let grant = runs.grow(&self.map, first, old, new, fill)?;
+                    self.tally.lent(bytes);
+                    Some(grant)
+                })
+            };
             let grown = grow().or_else(|| if self.uproot(first + old) { grow() } else { None });
             let Some(grant) = grown else {
                 return false;
             };
             self.settle_grant(grant);
-            self.tally.lent(((new - old) as usize) << shift);
+            if !self.is_backed(Stretch { first: first + old, pages: new - old }) {
+                self.with_runs(|runs| {
+                    runs.shrink(&self.map, first, new, old);
+                    self.tally.returned(bytes);
+                });
+                return false;
+            }
             return true;
         }
-        self.with_runs(|runs| runs.shrink(&self.map, first, old, new));
-        self.tally.returned(((old - new) as usize) << shift);
+        self.with_runs(|runs| {
+            runs.shrink(&self.map, first, old, new);
+            self.tally.returned(((old - new) as usize) << shift);
+        });
         self.keep_idle_bound();
         true
     }
@@ -343,7 +446,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     pub(crate) unsafe fn relocate(&self, block: *mut u8, old: Layout, new: Layout) -> Option<*mut u8> {
         let from = self.movable(block as usize, old, new)?;
         let pages = u32::try_from(new.size().div_ceil(self.map.page_bytes())).ok()?;
-        let to = self.take_movable_run(pages, new, Fill::Any)?;
+        // `finish_relocation` lends it.
+        let to = self.take_movable_run(pages, new, Fill::Any, Use::Own)?;
         let fresh: *mut u8 = with_exposed_provenance_mut(self.map.address_of(to));
         let (moved, outcome) = self.move_pieces(from, Stretch { first: to, pages });
         let bytes = (moved as usize) << self.map.page_shift();
@@ -444,11 +548,11 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Frees the run whose first pages `moved` have gone to the run `to`, which is in use from now on.
     fn finish_relocation(&self, moved: Stretch, to: Stretch) {
         let shift = self.map.page_shift();
-        self.tally.lent((to.pages as usize) << shift);
         self.tally.relocated();
         let Entry::Run(old) = self.map.entry(moved.first) else { die(Fatal::NotARun) };
-        self.tally.returned((old as usize) << shift);
         self.with_runs(|runs| {
+            self.tally.lent((to.pages as usize) << shift);
+            self.tally.returned((old as usize) << shift);
             self.map.set_run(to.first, to.pages);
             self.map.soil(moved.first, old);
             self.map.clean(moved.first, moved.pages);

@@ -168,7 +168,7 @@ pub(super) fn swap_into_slab<'a, S: Source>(
             let Entry::Slab(slab) = engine.map.look_up(block.address()) else { panic!("it lies in none") };
             let mut returns = Returns::new();
             returns.push(slab, slab.index_of(block.address()).expect("it is one of the slab's"));
-            let whole = engine.with_slabs(class(size), |slabs| slabs.sort(&returns));
+            let whole = engine.with_slabs(class(size), |slabs| slabs.sort(&returns, 0));
             return assert_eq!(whole, None, "others are out");
         }
         let mut batch = Batch::new();

@@ -95,7 +95,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// Whether so many pages of slabs are resident and idle that it is worth purging them before more become resident.
     pub(crate) fn slabs_hoard(&self) -> bool {
-        self.tally.idle_pages() > self.hoard_pages()
+        !self.source.is_shared() && self.tally.idle_pages() > self.hoard_pages()
     }
 
     /// Free pages, of one kind that does not serve every request, that may be there when the heap grows.
@@ -155,7 +155,8 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges up to `want` pages, or somewhat more, of the run freed longest ago; false if there is none, or if the
     /// system refuses.
     fn purge_run(&self, want: u32) -> bool {
-        let Some(purge) = self.with_runs(|runs| runs.begin_purge(&self.map, want)) else {
+        let keeper = self.keeper();
+        let Some(purge) = self.with_runs(|runs| runs.begin_purge(&self.map, want, keeper)) else {
             return false;
         };
         let mut purged = true;
@@ -175,7 +176,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// Purges the idle pages of a slab of the largest class that has any; false if there is none.
     #[inline(never)]
     fn purge_some_slab(&self) -> bool {
-        Class::all().rev().any(|class| self.purge_slab(class))
+        !self.source.is_shared() && Class::all().rev().any(|class| self.purge_slab(class))
     }
 
     /// Purges the idle pages of the slab that has waited longest; false if there is none, or if the system refuses.

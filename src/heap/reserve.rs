@@ -29,7 +29,7 @@ const CUT_PART: u32 = 4;
 
 /// Some runs of the users', free for now. All zero bits when empty.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(crate) struct Reserve {
     /// The kept runs, the one kept longest first; `len` of them.
     runs: [Stretch; SLOTS],

@@ -81,7 +81,7 @@ impl Bench {
         let taken = self.reserve.take(&self.map, pages, align);
         assert_eq!(taken, best.map(|run| run.first), "{pages} pages at {align}");
         let Some(run) = best else {
-            let grant = self.runs.alloc(&self.map, pages, align, Fill::Any);
+            let grant = self.runs.alloc(&self.map, pages, align, Fill::Any, 0);
             return self.used.extend(grant.map(|grant| Stretch { first: grant.first, pages }));
         };
         self.used.push(Stretch { first: run.first, pages });

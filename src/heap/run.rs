@@ -8,10 +8,12 @@ use super::bins::Bins;
 use super::granule::{self, Advice, Fill};
 use super::map::{Entry, Map, Page, Stretch};
 use crate::fatal::{Fatal, die};
+use crate::sync::in_order;
 use crate::twin::{self, Twin};
 
 /// The free runs and what there is to know about all runs.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Runs {
     bins: Bins,
     /// The dirty free runs without a whole granule, and those with one.
@@ -54,6 +56,7 @@ pub(crate) struct Grant {
 
 /// Dirty free runs by the time they were freed, linked through their records; 0 where there is none.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 struct Queue {
     oldest: Page,
     newest: Page,
@@ -89,8 +92,8 @@ impl Runs {
         self.insert_merged(map, span, 0, Age::New);
     }
 
-    /// Hands out `pages` pages, the first at a multiple of `align` bytes, to be used for `fill`. Best fit; O(log n).
-    pub(crate) fn alloc(&mut self, map: &Map, pages: u32, align: usize, fill: Fill) -> Option<Grant> {
+    /// Hands out `pages` pages, the first at a multiple of `align` bytes, to be used for `fill`, to `keeper`. Best fit; O(log n).
+    pub(crate) fn alloc(&mut self, map: &Map, pages: u32, align: usize, fill: Fill, keeper: u32) -> Option<Grant> {
         let spare = (align >> map.page_shift()).saturating_sub(1);
         let need = pages.checked_add(u32::try_from(spare).ok()?)?;
         let (first, len) = self.bins.best_fit(map, need).or_else(|| self.lucky_fit(map, pages, align))?;
@@ -104,7 +107,7 @@ impl Runs {
         let behind = Stretch { first: start + pages, pages: len - front - pages };
         self.insert(map, before, dirty_before + touched.before, Age::Old);
         self.insert(map, behind, dirty_behind + touched.behind, Age::Old);
-        map.set_run(start, if twin::is(Twin::G5) { len } else { pages });
+        map.set_run_of(start, if twin::is(Twin::G5) { len } else { pages }, keeper);
         self.allocs += 1;
         Some(Grant { first: start, advice: touched.advice, soiled: touched.before + touched.behind > 0 })
     }
@@ -117,15 +120,23 @@ impl Runs {
     /// Takes a run back whose pages may hold anything. O(log n).
     pub(crate) fn free(&mut self, map: &Map, run: Stretch) {
         check_run(map, run);
+        self.free_held(map, run);
+    }
+
+    /// `free`, of a run that is known to be in the caller's hand.
+    pub(crate) fn free_held(&mut self, map: &Map, run: Stretch) {
+        map.soil(run.first, run.pages);
+        in_order();
         map.clear_run(run.first, run.pages);
-        self.insert_soiled(map, run);
+        self.insert_merged(map, run, run.pages, Age::New);
         self.frees += 1;
     }
 
     /// Takes a run back whose dirty bits are right. O(log n).
     pub(crate) fn free_as_marked(&mut self, map: &Map, run: Stretch) {
-        map.clear_run(run.first, run.pages);
         granule::soil_edges(map, run);
+        in_order();
+        map.clear_run(run.first, run.pages);
         self.insert_merged(map, run, map.dirty(run.first, run.pages), Age::New);
         self.frees += 1;
     }
@@ -136,23 +147,47 @@ impl Runs {
         self.frees += 1;
     }
 
+    /// Forgets every run: each is added again, one after the other.
+    #[cfg(feature = "shared")]
+    pub(crate) fn forget_all(&mut self) {
+        *self = Self {
+            allocs: self.allocs,
+            frees: self.frees,
+            grown_in_place: self.grown_in_place,
+            spans: self.spans,
+            purged_pages: self.purged_pages,
+            ..Self::EMPTY
+        };
+    }
+
+    /// Drops figures that no heap has.
+    #[cfg(feature = "shared")]
+    pub(crate) fn distrust(&mut self) {
+        let Self { allocs, frees, grown_in_place, spans, purged_pages, .. } = self;
+        for count in [allocs, frees, grown_in_place, spans, purged_pages] {
+            *count = super::verify::plausible(*count);
+        }
+    }
+
+    /// Adds a free run that has no entries, and no free neighbours.
+    #[cfg(feature = "shared")]
+    pub(crate) fn add_free(&mut self, map: &Map, run: Stretch) {
+        self.insert(map, run, map.dirty(run.first, run.pages), Age::New);
+    }
+
     /// Called at the end of each locked section.
     pub(crate) fn note_low(&mut self) {
         self.low_dirty = self.low_dirty.min(self.dirty_pages);
-    }
-
-    fn insert_soiled(&mut self, map: &Map, run: Stretch) {
-        map.soil(run.first, run.pages);
-        self.insert_merged(map, run, run.pages, Age::New);
     }
 
     /// Cuts the run at `first` from `old` down to `new` pages. O(log n).
     pub(crate) fn shrink(&mut self, map: &Map, first: Page, old: u32, new: u32) {
         check_run(map, Stretch { first, pages: old });
         let tail = Stretch { first: first + new, pages: old - new };
-        map.clear_run(first, old);
-        map.set_run(first, new);
-        self.insert_soiled(map, tail);
+        map.soil(tail.first, tail.pages);
+        in_order();
+        map.resize_run(first, old, new);
+        self.insert_merged(map, tail, tail.pages, Age::New);
     }
 
     /// Lets the run at `first` grow from `old` to `new` pages into the free run behind it, if that is long enough.
@@ -172,15 +207,15 @@ impl Runs {
         let left = dirty - dirty_part(map, taken, len, dirty);
         let touched = granule::take(map, Stretch { first: behind, pages: len }, dirty, taken, fill);
         self.insert(map, Stretch { first: behind + more, pages: len - more }, left + touched.behind, Age::Old);
-        map.clear_run(first, old);
-        map.set_run(first, new);
+        in_order();
+        map.resize_run(first, old, new);
         self.grown_in_place += 1;
         Some(Grant { first, advice: touched.advice, soiled: touched.behind > 0 })
     }
 
     /// Hands the dirty run freed longest ago, of those with whole granules if there are any, to a purger, who is to make
     /// `want` dirty pages of it, or all, or somewhat more, read zero.
-    pub(crate) fn begin_purge(&mut self, map: &Map, want: u32) -> Option<Purge> {
+    pub(crate) fn begin_purge(&mut self, map: &Map, want: u32, keeper: u32) -> Option<Purge> {
         let [fine, coarse] = self.dirty;
         let first = if coarse.oldest == 0 { fine.oldest } else { coarse.oldest };
         let Entry::Free(pages) = map.entry(first) else {
@@ -189,7 +224,7 @@ impl Runs {
         let run = Stretch { first, pages };
         let dirty_in_run = self.withdraw(map, first, pages);
         let (part, dirty) = part_to_purge(map, run, want, dirty_in_run);
-        map.set_run(first, pages);
+        map.set_run_of(first, pages, keeper);
         Some(Purge { run, part, dirty, dirty_in_run })
     }
 
@@ -336,3 +371,7 @@ mod tests;
 #[cfg(all(test, loom))]
 #[path = "run_loom_tests.rs"]
 mod loom_tests;
+
+#[cfg(all(feature = "cli", not(loom)))]
+#[path = "run_view.rs"]
+pub(super) mod view;

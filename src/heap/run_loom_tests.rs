@@ -15,7 +15,7 @@ struct Heap<const SOUND: bool> {
 
 impl<const SOUND: bool> Heap<SOUND> {
     fn alloc(&self, pages: u32) -> Stretch {
-        let grant = self.runs.with(|runs| runs.alloc(&self.map, pages, 1, Fill::Any));
+        let grant = self.runs.with(|runs| runs.alloc(&self.map, pages, 1, Fill::Any, 0));
         Stretch { first: grant.expect("there is room").first, pages }
     }
 

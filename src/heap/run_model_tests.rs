@@ -183,7 +183,7 @@ impl Bench {
         let best = self.best_fit(pages + (align / PAGE) as u32 - 1);
         let best = best.or_else(|| self.best_fit(pages).filter(aligned));
         let expected = best.map(|run| (run.first as usize).next_multiple_of(align / PAGE) as Page);
-        let grant = self.runs.alloc(&self.map, pages, align, fill);
+        let grant = self.runs.alloc(&self.map, pages, align, fill, 0);
         assert_eq!(grant.map(|grant| grant.first), expected, "best fit for {pages} pages at {align}");
         let (free, run) = (best?, Stretch { first: expected?, pages });
         self.touch(free, run, fill, grant?);
@@ -315,7 +315,7 @@ impl Bench {
         let [fine, coarse] = [0, 1].map(|queue: usize| self.runs.dirty[queue].oldest);
         let expected = if coarse == 0 { fine } else { coarse };
         let oldest = self.free_runs().into_iter().find(|run| run.first == expected);
-        let purge = self.runs.begin_purge(&self.map, want);
+        let purge = self.runs.begin_purge(&self.map, want, 0);
         assert_eq!(purge.map(|purge| purge.run), oldest);
         let Some(purge) = purge else { return };
         let granules = self.granules(purge.run, purge.run);

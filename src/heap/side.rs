@@ -3,7 +3,7 @@
 //! The owner fills a slot, and it or the purger empties it, by an exchange: so a list has one taker.
 
 use super::list::{Block, List};
-use crate::sync::{Acquire, AtomicPtr, AtomicU32, AtomicU64, Relaxed, Release, array_of};
+use crate::sync::{Acquire, AtomicPtr, AtomicU32, AtomicU64, Relaxed, Release, array_of, step};
 use core::cell::Cell;
 use core::ptr::{NonNull, null_mut};
 
@@ -24,18 +24,26 @@ impl Slot<'_> {
         self.head.load(Relaxed).is_null()
     }
 
+    /// The first block.
+    pub(super) fn first(self) -> Option<Block> {
+        // SAFETY: the head of a list that was put here.
+        NonNull::new(self.head.load(Relaxed)).map(|head| unsafe { Block::from_raw(head) })
+    }
+
     /// By the owner, into an empty slot.
     pub(super) fn put(self, list: List, look: u32) {
         self.look.store(look, Relaxed);
-        let head = list.into_parts().0.map_or(null_mut(), Block::as_ptr);
+        let head = list.parts().0.map_or(null_mut(), Block::as_ptr);
         // Release: publishes the links of the list; pairs with the exchange in `take`.
         self.head.store(head, Release);
+        step();
     }
 
     /// Takes the list, of `len` blocks, unless somebody else has.
     pub(super) fn take(self, len: u32) -> Option<List> {
         // Acquire: the links of the list are there.
         let head = NonNull::new(self.head.swap(null_mut(), Acquire))?;
+        step();
         // SAFETY: the head of a list that was put here, and that nobody else can take any more.
         Some(List::from_parts(Some(unsafe { Block::from_raw(head) }), len))
     }
@@ -43,13 +51,14 @@ impl Slot<'_> {
 
 /// What a class of a cache has beside its `main` list.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Side {
-    /// The paper's `target`; 0 until a heap adopts the cache. Written once; the purger reads it.
-    pub(super) target: AtomicU32,
     /// The halves of slots in a ring: those from `oldest` to `newest`, modulo `SLOTS`, hold full lists, or held them until the
     /// purger came; the others are empty.
     pub(super) heads: [AtomicPtr<u8>; SLOTS],
     pub(super) looks: [AtomicU32; SLOTS],
+    /// The paper's `target`; 0 until a heap adopts the cache. Written once; the purger reads it.
+    pub(super) target: AtomicU32,
     pub(super) oldest: Cell<u32>,
     pub(super) newest: Cell<u32>,
     /// Blocks in `main`, when they were last counted.
@@ -111,6 +120,14 @@ impl Side {
     #[inline(never)]
     pub(super) fn full_blocks(&self) -> u32 {
         self.slots().filter(|slot| !slot.is_empty()).count() as u32 * self.target()
+    }
+
+    /// The slot at one end of the ring, which is not empty.
+    pub(super) fn end(&self, end: End) -> Slot<'_> {
+        match end {
+            End::Oldest => self.slot(self.oldest.get()),
+            End::Newest => self.slot(self.newest.get().wrapping_sub(1)),
+        }
     }
 
     /// Empties the slot at one end of the ring; `None` if the purger has come before.

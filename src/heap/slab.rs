@@ -12,8 +12,10 @@ use super::batch::{Batch, Returns};
 use super::class::Class;
 use super::kept::{Kept, Marks, Word as Kind};
 use super::map::Page;
+use super::note::NOBODY;
 use super::roster::{Neighbours, Roster};
 use crate::fatal::{Fatal, die};
+use crate::sync::in_order;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
@@ -29,6 +31,11 @@ impl Place {
     const FULL: Self = Self(BINS as u8);
     /// With a purger: no block leaves, blocks may come.
     const PURGING: Self = Self(BINS as u8 + 1);
+    /// Not among the slabs: fresh from the runs, or on its way back to them, with its keeper.
+    const APART: Self = Self(BINS as u8 + 2);
+    /// No slab: memory for a record.
+    #[cfg(feature = "shared")]
+    const SPARE: Self = Self(BINS as u8 + 3);
 
     /// In the bin for its number of free blocks.
     const fn binned(bin: u8) -> Self {
@@ -70,6 +77,7 @@ impl Kind for Option<SlabRef> {
 
 /// A word of a slab's bitmap.
 #[derive(Debug)]
+#[repr(C)]
 struct BlockWord {
     /// A bit is set iff its block is here and free.
     bits: Kept<u64>,
@@ -108,6 +116,8 @@ pub(crate) struct Slab {
     touched: Kept<u32>,
     /// Bit `i` is set iff no block outside lies, wholly or partly, in page `i`.
     empty: Kept<u32>,
+    /// In whose hand it is while it is apart, in a heap that processes share.
+    keeper: Kept<u32>,
     roster: Neighbours,
 }
 
@@ -127,6 +137,7 @@ impl Gauge {
 
 /// A slab's record by its address. Records are never unmapped while their heap lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
 pub(crate) struct SlabRef(NonNull<Slab>);
 
 // SAFETY: a record's cells are reached under the lock of its class; its plain fields never change while it is a slab.
@@ -186,7 +197,7 @@ impl SlabRef {
             bin_shift: bin_shift(blocks),
             free: Kept::new(blocks),
             hint: Kept::new(0),
-            place: Kept::new(Place::FULL),
+            place: Kept::new(Place::APART),
             next: Kept::new(None),
             prev: Kept::new(None),
             later: Kept::new(None),
@@ -194,6 +205,7 @@ impl SlabRef {
             queued: Kept::new(0),
             touched: Kept::new(dirty),
             empty: Kept::new(u32::MAX >> (32 - pages)),
+            keeper: Kept::new(NOBODY),
             roster: Neighbours::new(),
         };
         let slab = Self(at.cast());
@@ -259,6 +271,11 @@ impl Slab {
         &self.roster
     }
 
+    /// Says in whose hand it is, while it is apart.
+    pub(crate) fn keep_for(&self, keeper: u32) {
+        self.keeper.set(keeper);
+    }
+
     /// Pages that may hold anything but zeros, as bits.
     pub(crate) fn touched(&self) -> u32 {
         self.touched.get()
@@ -307,6 +324,7 @@ impl SlabRef {
                 pages |= self.pages_at(offset);
                 out.push(self.base + offset);
             }
+            in_order();
             self.word(at).set(bits);
             if left == 0 {
                 break;
@@ -365,6 +383,7 @@ impl SlabRef {
 
 /// The slabs of one class.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Slabs {
     /// Slabs by number of free blocks.
     bins: [Option<SlabRef>; BINS],
@@ -451,8 +470,8 @@ impl Slabs {
         needed
     }
 
-    /// Takes blocks back. Returns the slabs that are whole again, linked by `next`: they are the caller's.
-    pub(crate) fn sort(&mut self, returns: &Returns) -> Option<SlabRef> {
+    /// Takes blocks back. Returns the slabs that are whole again, linked by `next`: they are the caller's, in the hand of `keeper`.
+    pub(crate) fn sort(&mut self, returns: &Returns, keeper: u32) -> Option<SlabRef> {
         let mut whole = None;
         let mut blocks = returns.iter().peekable();
         while let Some((slab, index)) = blocks.next() {
@@ -462,6 +481,9 @@ impl Slabs {
                 pages |= slab.take_back(index);
             }
             slab.look_for_empty(pages);
+            if keeper != NOBODY {
+                slab.keeper.set(keeper);
+            }
             if self.settle(slab, gauge) {
                 slab.next.set(whole);
                 whole = Some(slab);
@@ -521,6 +543,8 @@ impl Slabs {
         self.slabs_given += 1;
         self.count -= 1;
         self.roster.leave(slab);
+        in_order();
+        slab.place.set(Place::APART);
     }
 
     /// Puts a slab with free blocks in its bin.
@@ -609,7 +633,16 @@ impl Slabs {
     /// Keeps the record of a slab that has gone.
     pub(crate) fn keep_record(&mut self, slab: SlabRef) {
         slab.next.set(self.spare);
+        #[cfg(feature = "shared")]
+        slab.mark_spare();
+        in_order();
         self.spare = Some(slab);
+    }
+
+    /// The address of the record that `spare_record` would return.
+    #[cfg(feature = "shared")]
+    pub(crate) fn next_record(&self) -> Option<usize> {
+        self.spare.map(SlabRef::address)
     }
 
     /// A record to write anew.
@@ -629,6 +662,10 @@ pub(crate) fn chain(mut at: Option<SlabRef>) -> impl Iterator<Item = SlabRef> {
     })
 }
 
+#[cfg(feature = "shared")]
+#[path = "slab_mend.rs"]
+mod mend;
+
 #[path = "slab_audit.rs"]
 mod audit;
 pub(super) use audit::Sum;
@@ -640,3 +677,7 @@ mod tests;
 #[cfg(all(test, loom))]
 #[path = "slab_loom_tests.rs"]
 mod loom_tests;
+
+#[cfg(all(feature = "cli", not(loom)))]
+#[path = "slab_view.rs"]
+pub(super) mod view;

@@ -27,7 +27,7 @@ impl SlabRef {
     }
 
     /// Whether there is a record as `create` makes it, but for the cells. While the slab is one.
-    fn is_made(self, map: &Map) -> bool {
+    pub(super) fn is_made(self, map: &Map) -> bool {
         let room = map.record_room(self.address());
         if room < size_of::<Slab>() || !self.class.is_intact() || self.class().index() >= CLASSES {
             return false;
@@ -111,7 +111,7 @@ impl SlabRef {
 }
 
 /// What `create` writes for a slab of `class`, in the order of `is_made`.
-fn shape(class: Class, page_shift: u32) -> [u32; 5] {
+pub(super) fn shape(class: Class, page_shift: u32) -> [u32; 5] {
     let blocks = class.slab_blocks(page_shift) as u32;
     let in_page = ((1 << page_shift) / class.size()) as u32;
     [page_shift, class.slab_pages(page_shift) as u32, blocks, in_page, super::bin_shift(blocks)]

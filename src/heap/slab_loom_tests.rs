@@ -58,7 +58,7 @@ fn one_becomes_whole<const SOUND: bool>() {
     });
     let mut returns = Returns::new();
     returns.push(slab, 0);
-    let whole = slabs.with(|slabs| slabs.sort(&returns));
+    let whole = slabs.with(|slabs| slabs.sort(&returns, 0));
     if let Some(slab) = whole {
         // SAFETY: the slab is whole, so its record is ours.
         unsafe { SlabRef::create(slab.0.cast(), slab.class(), PAGE_SHIFT, 1, 2 * BASE, 0) };

@@ -61,7 +61,7 @@ fn with_slabs_in_lists(test: impl FnOnce(&Planted<'_, Fixed>, [SlabRef; 3])) {
         for slab in [first, second] {
             let mut returns = Returns::new();
             (0..2).for_each(|index| returns.push(slab, index));
-            planted.engine.with_slabs(class(LARGE), |slabs| slabs.sort(&returns));
+            planted.engine.with_slabs(class(LARGE), |slabs| slabs.sort(&returns, 0));
         }
         let (next, later) = (second.next.get(), first.later.get());
         assert_eq!((next, later, first.place.get()), (Some(first), Some(second), second.place.get()));

@@ -7,14 +7,17 @@ use super::cache::Cache;
 use super::class::{Class, FINE};
 use super::depot::{ChunkRef, Depot, Refusal, class_pages_max};
 use super::granule::Fill;
+use super::hand::Hand;
 use super::list::{Block, List};
 use super::map::Entry;
 use super::map::Stretch;
+use super::note::Note;
+use super::pages::Use;
 use super::slab::{SlabRef, chain};
 use crate::fatal::{Fatal, die};
 use crate::lock::RawLock;
 use crate::os::{Source, Span};
-use crate::sync::Relaxed;
+use crate::sync::{Relaxed, in_order, publish};
 use crate::twin::{self, Twin};
 use core::ptr::{NonNull, null_mut};
 
@@ -27,34 +30,92 @@ const SORTS_PER_LOOK: u64 = 16;
 
 /// Memory for slab records: what is left of the newest run taken for them.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Records {
     next: usize,
     end: usize,
     /// Bytes of all runs taken.
     pub(crate) bytes: u64,
+    /// Of `next` and `end`: what a damaged file says they are is not cut from, for there may be records.
+    #[cfg(feature = "shared")]
+    mark: usize,
 }
 
 impl Records {
-    pub(crate) const EMPTY: Self = Self { next: 0, end: 0, bytes: 0 };
+    pub(crate) const EMPTY: Self = Self {
+        next: 0,
+        end: 0,
+        bytes: 0,
+        #[cfg(feature = "shared")]
+        mark: 0,
+    };
 
-    /// Cuts off `bytes` bytes, a multiple of 64.
-    fn carve(&mut self, bytes: usize) -> Option<NonNull<u8>> {
+    /// Cuts off `bytes` bytes, a multiple of 64; `note` sees where before.
+    fn carve(&mut self, bytes: usize, note: impl FnOnce(usize)) -> Option<NonNull<u8>> {
         if self.end - self.next < bytes {
             return None;
         }
         let at = self.next;
+        note(at);
         self.next += bytes;
+        self.set_mark();
         NonNull::new(core::ptr::with_exposed_provenance_mut(at))
     }
 
+    /// Where its words lie: the next byte, the end, all bytes.
+    #[cfg(feature = "cli")]
+    pub(super) const FIELDS: [crate::image::Field<Self>; 3] =
+        [crate::image::field!(Self, next), crate::image::field!(Self, end), crate::image::field!(Self, bytes)];
+
+    /// After somebody's death: goes on with what is left if it `is_sound`.
+    #[cfg(feature = "shared")]
+    pub(crate) fn keep_if(&mut self, is_sound: impl FnOnce(usize, usize) -> bool) {
+        if self.end == 0 || !is_sound(self.next, self.end) {
+            (self.next, self.end) = (0, 0);
+        }
+        self.set_mark();
+    }
+
+    /// Drops a figure that no heap of `given` bytes has, and a place to cut from that is not as it was set.
+    #[cfg(feature = "shared")]
+    pub(crate) fn distrust(&mut self, given: u64) {
+        self.bytes = self.bytes.min(given);
+        if self.mark != self.marked() {
+            (self.next, self.end) = (0, 0);
+        }
+    }
+
+    #[cfg(feature = "shared")]
+    fn marked(&self) -> usize {
+        self.next.wrapping_mul(0x9e37_79b9) ^ self.end
+    }
+
+    #[inline(always)]
+    fn set_mark(&mut self) {
+        #[cfg(feature = "shared")]
+        {
+            self.mark = self.marked();
+        }
+    }
+
+    /// Whether `address` has not been cut off yet.
+    #[cfg(feature = "shared")]
+    pub(crate) fn has_yet(&self, address: usize) -> bool {
+        (self.next..self.end).contains(&address)
+    }
+
     /// Cuts off `bytes` bytes, from `fresh` if what is left is too short; then that is given up, and `fresh` taken.
-    fn carve_or_feed(&mut self, bytes: usize, fresh: Span) -> (Option<NonNull<u8>>, bool) {
-        if let Some(record) = self.carve(bytes) {
+    fn carve_or_feed(&mut self, bytes: usize, fresh: Span, note: impl Fn(usize)) -> (Option<NonNull<u8>>, bool) {
+        if let Some(record) = self.carve(bytes, &note) {
             return (Some(record), false);
         }
-        (self.next, self.end) = (fresh.at, fresh.at + fresh.bytes);
+        self.next = self.end;
+        in_order();
+        self.end = fresh.at + fresh.bytes;
+        in_order();
+        self.next = fresh.at;
         self.bytes += fresh.bytes as u64;
-        (self.carve(bytes), true)
+        (self.carve(bytes, &note), true)
     }
 }
 
@@ -104,6 +165,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         if !cache.is_live() {
             return self.free_uncached(cache, class, block);
         }
+        let note = cache.hand.hold_blocks(class, || {
+            block.set_next(None);
+            Some(block)
+        });
         if let Some(list) = cache.make_room(class, self.looks.load(Relaxed)) {
             self.stow(class, list);
             self.trim(cache);
@@ -113,6 +178,7 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         }
         self.have_looked_after(cache);
         cache.put(class, block);
+        note.move_to(None);
     }
 
     /// Looks, now and then, whether the cache holds lists it has no use for, and the depots more than they may.
@@ -164,7 +230,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// A list of `target` blocks from the depot.
     #[inline(never)]
     pub(super) fn take_list(&self, class: Class, target: u32) -> Option<List> {
-        self.with_depot(class, |depot| depot.take(target))
+        self.with_depot(class, |depot| {
+            let note = self.hand().map_or(Note::NONE, |hand| hand.hold_newest(class, depot));
+            depot.take(target).map(|list| list.noted(note))
+        })
     }
 
     /// All odd blocks from the depot.
@@ -230,6 +299,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// only the caller's are touched: they are near, those of others far.
     #[inline(never)]
     fn stow_odd(&self, class: Class, mut list: List) {
+        if self.source.is_shared() {
+            return self.sort(class, list);
+        }
         let (target, mut odd) = (self.target(class), self.take_odd(class));
         while let Some(block) = list.pop() {
             odd.push(block);
@@ -280,19 +352,29 @@ impl<S: Source, L: RawLock> Engine<S, L> {
 
     /// A list of `want` blocks from the slabs, of fewer if there is no memory for more.
     fn fill(&self, class: Class, want: usize) -> Option<List> {
-        let mut batch = Batch::new();
-        self.with_slabs(class, |slabs| slabs.fill(want, &mut batch));
+        let (mut own, hand) = (Batch::new(), self.hand());
+        let batch = match hand {
+            Some(hand) => hand.batch(),
+            None => &mut own,
+        };
+        self.with_slabs(class, |slabs| slabs.fill(want, batch));
         while batch.len() < want {
             let Some(fresh) = self.new_slab(class) else {
                 break;
             };
-            if !self.with_slabs(class, |slabs| slabs.fill_with(fresh, want, &mut batch)) {
+            if !self.with_slabs(class, |slabs| slabs.fill_with(fresh, want, batch)) {
                 self.give_slab_back(fresh);
                 self.keep_idle_bound();
             }
         }
-        let list = batch.into_list();
-        (!list.is_empty()).then_some(list)
+        let list = batch.list();
+        if list.is_empty() {
+            return None;
+        }
+        Some(match hand {
+            Some(hand) => hand.hold_batch(class, list),
+            None => list,
+        })
     }
 
     /// Sorts a list into the slabs its blocks are of. O(its length).
@@ -306,12 +388,13 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// `sort`, but it is the caller who looks at the idle bound, if this says so.
     #[inline(never)]
     pub(crate) fn sort_unheard(&self, class: Class, list: List) -> bool {
-        let (mut list, mut look) = (list, false);
+        let (mut list, mut look, keeper) = (list, false, self.keeper());
         while !list.is_empty() {
             let returns = self.look_up(class, &mut list);
             let (whole, news) = self.with_slabs(class, |slabs| {
                 let idle = slabs.idle_pages;
-                let whole = slabs.sort(&returns);
+                let whole = slabs.sort(&returns, keeper);
+                list.advance();
                 // The bound also falls with what is live: now and then is enough for that.
                 let in_turn = slabs.sorted_lists.is_multiple_of(SORTS_PER_LOOK);
                 (whole, whole.is_some() || slabs.idle_pages > idle || in_turn)
@@ -348,9 +431,9 @@ impl<S: Source, L: RawLock> Engine<S, L> {
     /// A slab of fresh pages, not yet among the slabs.
     fn new_slab(&self, class: Class) -> Option<SlabRef> {
         let (shift, pages) = (self.map.page_shift(), class.slab_pages(self.map.page_shift()) as u32);
-        let record = self.new_record(class)?;
-        let Some(first) = self.take_run(pages, 0, Fill::Dense) else {
-            self.keep_raw_record(class, record);
+        let first = self.take_run(pages, 0, Fill::Dense, Use::Own)?;
+        let Some(record) = self.new_record(class) else {
+            self.with_runs(|runs| runs.free_as_marked(&self.map, Stretch { first, pages }));
             return None;
         };
         let mut dirty = 0;
@@ -361,48 +444,80 @@ impl<S: Source, L: RawLock> Engine<S, L> {
         let base = self.map.address_of(first);
         // SAFETY: record and pages are fresh and ours alone.
         let slab = unsafe { SlabRef::create(record, class, shift, first, base, dirty) };
+        slab.keep_for(self.keeper());
+        if self.hand().is_some() {
+            // Whoever mends the heap meanwhile finds the whole record.
+            publish();
+        }
         (first..first + pages).for_each(|page| self.map.set(page, Entry::Slab(slab)));
+        self.drop_record();
         Some(slab)
+    }
+
+    /// A record that was noted is where it belongs.
+    fn drop_record(&self) {
+        if let Some(hand) = self.hand() {
+            hand.drop_record();
+        }
     }
 
     /// Memory for the record of a slab of `class`.
     fn new_record(&self, class: Class) -> Option<NonNull<u8>> {
         let bytes = SlabRef::record_bytes(class, self.map.page_shift());
-        if let Some(record) = self.slabs[class].with(super::slab::Slabs::spare_record) {
-            return Some(record);
-        }
-        self.carve_record(bytes)
+        let hand = self.hand();
+        let spare = self.slabs[class].with(|slabs| {
+            if let Some(hand) = hand {
+                hand.hold_spare(class, slabs);
+            }
+            slabs.spare_record()
+        });
+        let note = |at| {
+            if let Some(hand) = hand {
+                hand.hold_record(class, at);
+            }
+        };
+        spare.or_else(|| self.carve_noted(bytes, &note))
     }
 
     /// `bytes` bytes for a record, for as long as the heap lives.
     pub(super) fn carve_record(&self, bytes: usize) -> Option<NonNull<u8>> {
-        self.records.with(|records| records.carve(bytes)).or_else(|| self.feed_records(bytes))
+        self.carve_noted(bytes, &|_| ())
+    }
+
+    /// `carve_record`; `note` sees where before anybody else does.
+    fn carve_noted(&self, bytes: usize, note: &dyn Fn(usize)) -> Option<NonNull<u8>> {
+        self.records.with(|records| records.carve(bytes, note)).or_else(|| self.feed_records(bytes, note))
     }
 
     /// Memory for a record of `bytes` bytes, from a fresh run unless another thread has brought one meanwhile.
-    fn feed_records(&self, bytes: usize) -> Option<NonNull<u8>> {
+    fn feed_records(&self, bytes: usize, note: &dyn Fn(usize)) -> Option<NonNull<u8>> {
         let pages = self.map.record_pages();
-        let first = self.take_run(pages, 0, Fill::Any)?;
+        let first = self.take_run(pages, 0, Fill::Any, Use::Own)?;
         let span = self.map.span(first, pages);
-        let (record, fed) = self.records.with(|records| records.carve_or_feed(bytes, span));
+        let (record, fed) = self.records.with(|records| {
+            let (record, fed) = records.carve_or_feed(bytes, span, note);
+            if fed {
+                self.hand_over(Stretch { first, pages });
+            }
+            (record, fed)
+        });
         if !fed {
             self.with_runs(|runs| runs.free_as_marked(&self.map, Stretch { first, pages }));
         }
         record
     }
 
-    /// Keeps a record for which there were no pages.
-    fn keep_raw_record(&self, class: Class, record: NonNull<u8>) {
-        // SAFETY: the record is ours; a slab without pages only waits among the spare ones.
-        let slab = unsafe { SlabRef::create(record, class, self.map.page_shift(), 0, 0, 0) };
-        self.slabs[class].with(|slabs| slabs.keep_record(slab));
-    }
-
     /// Gives the pages of a whole slab back to the runs and keeps its record.
     pub(crate) fn give_slab_back(&self, slab: SlabRef) {
         let run = Stretch { first: slab.first(), pages: slab.pages() };
-        let (class, touched) = (slab.class(), slab.touched());
-        (run.first..run.first + run.pages).for_each(|page| self.map.set(page, Entry::None));
+        let (class, touched, hand) = (slab.class(), slab.touched(), self.hand());
+        let held = |hand: &Hand| {
+            hand.hold_record(class, slab.address());
+            Entry::Held(run.pages, hand.keeper())
+        };
+        self.map.set(run.first, hand.map_or(Entry::None, held));
+        in_order();
+        (run.first + 1..run.first + run.pages).for_each(|page| self.map.set(page, Entry::None));
         if twin::is(Twin::G4) {
             return;
         }
@@ -412,6 +527,10 @@ impl<S: Source, L: RawLock> Engine<S, L> {
             bits.for_each(|page| self.map.soil(run.first + page, 1));
             runs.free_as_marked(&self.map, run);
         });
-        self.slabs[class].with(|slabs| slabs.keep_record(slab));
+        self.slabs[class].with(|slabs| {
+            slabs.keep_record(slab);
+            // Before somebody else can have it.
+            self.drop_record();
+        });
     }
 }

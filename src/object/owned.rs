@@ -3,7 +3,7 @@
 use crate::config::HugePages;
 use crate::global::pages;
 use crate::lock::{Locked, Rank, Spin};
-use crate::os::{Mmap, Source, Span, map, unmap};
+use crate::os::{Mmap, Source, Span, map, release, unmap};
 use core::ptr::NonNull;
 
 /// [`Mmap`] with a ledger of what it mapped, so that all of it can be unmapped at once.
@@ -58,7 +58,7 @@ impl Owned {
             let Leaf { older, len, spans } = unsafe { leaf.read() };
             for span in spans.into_iter().take(len) {
                 last(span);
-                unmap(span);
+                release(span);
             }
             Self::unmap_for(leaf);
             at = older;

@@ -122,7 +122,7 @@ impl Agent {
 }
 
 /// Runs `section` with all signals of this thread blocked: a thread started there never takes one from the program's own.
-fn with_signals_blocked(section: impl FnOnce() -> bool) -> bool {
+pub(super) fn with_signals_blocked(section: impl FnOnce() -> bool) -> bool {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the place is ours.

@@ -3,16 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "this folder is where the system is called")]
 
 use super::Span;
-use super::unix::map_with_flags;
+use super::release::going;
 use core::ffi::{c_int, c_void};
-
-/// Fresh zeroed memory that becomes resident where it is written, however much of it there is.
-pub(crate) fn map_sparse(bytes: usize) -> Option<Span> {
-    let span = map_with_flags(bytes, libc::MAP_NORESERVE)?;
-    // SAFETY: the mapping is ours; advice on huge pages changes no contents, and on dumps neither.
-    let _ = unsafe { libc::madvise(span.at as *mut c_void, span.bytes, libc::MADV_NOHUGEPAGE) };
-    Some(span)
-}
 
 /// Makes whole pages a guard: whatever touches them faults, and what was in them goes. By `MADV_GUARD_INSTALL` where the
 /// kernel has it, which costs no mapping.
@@ -21,6 +13,7 @@ pub(crate) fn map_sparse(bytes: usize) -> Option<Span> {
 /// - The pages are ours and nobody uses them.
 pub(crate) unsafe fn install_guard(span: Span) -> bool {
     const MADV_GUARD_INSTALL: c_int = 102;
+    going(span);
     // SAFETY: as the caller states.
     unsafe { libc::madvise(span.at as *mut c_void, span.bytes, MADV_GUARD_INSTALL) == 0 }
 }
@@ -42,6 +35,7 @@ pub(crate) unsafe fn remove_guard(span: Span) -> bool {
 pub(crate) unsafe fn set_access(span: Span, accessible: bool) -> bool {
     let at = span.at as *mut c_void;
     if !accessible {
+        going(span);
         // SAFETY: as the caller states. If it is refused the memory stays.
         let _ = unsafe { libc::madvise(at, span.bytes, libc::MADV_DONTNEED) };
     }

@@ -4,6 +4,8 @@
 
 #[cfg(all(feature = "std", not(loom)))]
 mod agent;
+#[cfg(all(any(feature = "shared", feature = "symmetric", feature = "hooks"), not(loom)))]
+mod errors;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 mod faults;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
@@ -11,8 +13,12 @@ mod files;
 mod fixed;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 mod guards;
-#[cfg(all(feature = "shared", not(loom)))]
+#[cfg(all(any(feature = "shared", feature = "symmetric"), not(loom)))]
 mod heap_file;
+#[cfg(all(feature = "symmetric", not(loom)))]
+mod jobs;
+#[cfg(all(feature = "shared", not(loom)))]
+mod locks;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 mod maps;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
@@ -21,23 +27,45 @@ mod memory;
 mod modules;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 mod process;
+#[cfg(all(feature = "symmetric", not(loom)))]
+mod program;
+#[cfg(all(feature = "shared", not(loom)))]
+mod shared_file;
 #[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
 mod stack;
 #[cfg(all(feature = "std", not(loom)))]
 mod thread_end;
 mod unix;
 
+#[cfg(all(feature = "cli", not(loom)))]
+mod reading;
+mod release;
+#[cfg(all(feature = "hooks", not(loom)))]
+mod userfault;
+
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use agent::sleep;
+#[cfg(all(any(feature = "shared", feature = "symmetric"), not(loom)))]
+pub(crate) use errors::Errno;
+#[cfg(all(any(feature = "shared", feature = "symmetric", feature = "hooks"), not(loom)))]
+pub(crate) use errors::describe;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 pub(crate) use faults::{OnFault, Registers, on_fault, on_stack};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 pub(crate) use files::{File, Room, link_target};
 pub use fixed::Fixed;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
-pub(crate) use guards::{install_guard, map_sparse, remove_guard, set_access};
+pub(crate) use guards::{install_guard, remove_guard, set_access};
 #[cfg(all(feature = "shared", not(loom)))]
-pub(crate) use heap_file::{Errno, HeapFile, Identity, describe, remove_file};
+pub(crate) use heap_file::FileNumber;
+#[cfg(all(any(feature = "shared", feature = "symmetric"), not(loom)))]
+pub(crate) use heap_file::HeapFile;
+#[cfg(all(feature = "symmetric", not(loom)))]
+pub(crate) use jobs::{
+    ask_to_end, end_with, exit_now, futex_wait, futex_wake_all, is_process, reserve, take_memory_away, wait_until_ended,
+};
+#[cfg(all(feature = "shared", not(loom)))]
+pub(crate) use locks::{Robust, Semaphores, process_number, since_boot};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 pub(crate) use maps::{each_mapping, each_writable_mapping, mapping_around};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
@@ -45,7 +73,19 @@ pub(crate) use memory::{copy_from, is_resident};
 #[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
 pub(crate) use modules::{Found, Module, module_at, program_start};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
-pub(crate) use process::{at_exit, environment, milliseconds, thread_id, thread_name, ticks};
+pub(crate) use process::{at_exit, environment, milliseconds, thread_name, ticks};
+#[cfg(all(feature = "c-symmetric", not(loom)))]
+pub(crate) use program::survive_forks;
+#[cfg(all(feature = "symmetric", not(loom)))]
+pub(crate) use program::{program_variables, share_variables};
+#[cfg(all(feature = "cli", not(loom)))]
+pub(crate) use reading::{FLAGS_TO_LOOK, end_where_cut_off, terminal};
+#[cfg(feature = "shared")]
+pub(crate) use release::going;
+#[cfg(all(feature = "hooks", not(loom)))]
+pub(crate) use release::listen;
+#[cfg(all(feature = "shared", not(loom)))]
+pub(crate) use shared_file::{Identity, remove_file};
 #[cfg(all(feature = "malloc-debug", feature = "std", target_arch = "x86_64", not(loom)))]
 pub(crate) use stack::{readable_until, stack_end};
 #[cfg(all(feature = "std", not(loom)))]
@@ -53,35 +93,55 @@ pub(crate) use thread_end::at_thread_end;
 #[cfg(all(feature = "std", not(feature = "c-abi"), not(loom)))]
 pub(crate) use thread_end::not_at_thread_end;
 pub use unix::Mmap;
-#[cfg(all(feature = "shared", not(loom)))]
+#[cfg(all(any(feature = "shared", feature = "symmetric", feature = "hooks"), not(loom)))]
 pub(crate) use unix::at_fork;
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) use unix::at_fork_once;
-#[cfg(any(feature = "c-abi", all(feature = "malloc-debug", feature = "std", not(loom))))]
+#[cfg(all(any(feature = "shared", feature = "symmetric"), not(loom)))]
+pub(crate) use unix::growth_step;
+#[cfg(any(feature = "c-abi", feature = "c-shared", all(feature = "malloc-debug", feature = "std", not(loom))))]
 pub(crate) use unix::keep_errno;
-#[cfg(any(feature = "allocator-api2", feature = "c-abi"))]
+#[cfg(any(feature = "allocator-api2", feature = "c-abi", feature = "symmetric", feature = "hooks"))]
 pub(crate) use unix::map;
-#[cfg(any(feature = "shared", all(feature = "malloc-debug", feature = "std", not(loom))))]
+#[cfg(any(feature = "symmetric", all(feature = "malloc-debug", feature = "std", not(loom))))]
+pub(crate) use unix::map_sparse;
+#[cfg(any(
+    feature = "shared",
+    feature = "symmetric",
+    feature = "hooks",
+    all(feature = "malloc-debug", feature = "std", not(loom))
+))]
 pub(crate) use unix::page_bytes;
-#[cfg(feature = "c-abi")]
+#[cfg(any(feature = "allocator-api2", feature = "symmetric"))]
+pub(crate) use unix::release;
+#[cfg(any(feature = "c-abi", feature = "c-shared"))]
 pub(crate) use unix::set_errno;
-#[cfg(any(feature = "allocator-api2", feature = "malloc-debug"))]
+#[cfg(any(feature = "shared", all(feature = "malloc-debug", feature = "std", not(loom))))]
+pub(crate) use unix::thread_id;
+#[cfg(any(feature = "allocator-api2", feature = "malloc-debug", feature = "symmetric", feature = "hooks"))]
 pub(crate) use unix::unmap;
 pub(crate) use unix::{abort, rest, say, yield_now};
+#[cfg(all(feature = "hooks", not(loom)))]
+pub(crate) use userfault::{Helper, Message, Signal, Userfault, is_mapped, is_of_another_kind, why_unwatched};
 
 /// Numbers of errors.
-#[cfg(any(feature = "c-abi", feature = "shared"))]
+#[cfg(any(feature = "c-abi", feature = "shared", feature = "symmetric"))]
 pub(crate) mod errno {
+    #[cfg(any(feature = "c-abi", feature = "c-shared"))]
+    pub(crate) use libc::EINVAL;
+    #[cfg(any(feature = "c-abi", feature = "c-shared", feature = "symmetric"))]
+    pub(crate) use libc::ENOMEM;
+    #[cfg(feature = "c-shared")]
+    pub(crate) use libc::{EADDRINUSE, EBUSY, EMFILE, ENODEV, ENOTSUP, EREMOTE, ETIMEDOUT, EUCLEAN, EUSERS};
     #[cfg(feature = "shared")]
-    pub(crate) use libc::{EEXIST, ENOSPC};
-    #[cfg(feature = "c-abi")]
-    pub(crate) use libc::{EINVAL, ENOMEM};
+    pub(crate) use libc::{EEXIST, ENOENT, ENOSPC};
 }
 
 use core::ptr::NonNull;
 
 /// Contiguous addresses: from `at` on, `bytes` long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Span {
     /// The first address.
     pub at: usize,
@@ -155,6 +215,42 @@ pub unsafe trait Source {
 
     /// Memory for the heap's own records, `bytes` long; it is never given back one by one.
     fn records(&self, bytes: usize) -> Option<NonNull<u8>>;
+
+    /// Memory for the page map's leaf of that number, as `records`.
+    fn leaf(&self, number: usize, bytes: usize) -> Option<NonNull<u8>> {
+        let _ = number;
+        self.records(bytes)
+    }
+
+    /// Where `leaf` gives that memory, if it has a place of its own there.
+    fn place_of_leaf(&self, number: usize, bytes: usize) -> Option<usize> {
+        let _ = (number, bytes);
+        None
+    }
+
+    /// Whether other processes use the heap, and may die in it: see `hand`, `given` and `back`.
+    #[inline(always)]
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The calling thread's hand in a heap that processes share.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn hand(&self) -> Option<&crate::heap::Hand> {
+        None
+    }
+
+    /// In a heap that processes share: all that `grow` has given, one span.
+    fn given(&self) -> Span {
+        Span { at: 0, bytes: 0 }
+    }
+
+    /// In a heap that processes share: sees to it that there is memory behind pages that were given; false if there is none.
+    fn back(&self, range: Span) -> bool {
+        let _ = range;
+        true
+    }
 
     /// Gives the memory behind whole pages back; the addresses stay.
     ///

@@ -2,13 +2,6 @@
 
 use super::files::File;
 
-/// The system's number of the calling thread.
-pub(crate) fn thread_id() -> u32 {
-    // SAFETY: no preconditions.
-    let id = unsafe { libc::syscall(libc::SYS_gettid) };
-    u32::try_from(id).unwrap_or(0)
-}
-
 /// The name of the calling thread, as the system has it: up to 15 bytes, and zeros behind them.
 pub(crate) fn thread_name() -> [u8; 16] {
     let mut name = [0; 16];

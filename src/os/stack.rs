@@ -1,8 +1,8 @@
 //! The calling thread's own stack: where it ends, and how much of it can be read.
 
 use super::memory::{PAGE, Piece, can_read, id, piece, read};
-use super::process::thread_id;
 use super::unix::keep_errno;
+use super::unix::thread_id;
 use core::ptr::null_mut;
 
 /// Pages asked for in one call.

@@ -4,6 +4,7 @@
 
 #[cfg(all(feature = "std", not(loom)))]
 use super::agent::Agent;
+use super::release::going;
 use super::{Relocation, Source, Span};
 use crate::config::HugePages;
 use crate::sync::{AtomicUsize, Relaxed};
@@ -49,6 +50,11 @@ const MARGIN: usize = 1 << 39;
 const HINT_STEP: usize = 1 << 36;
 
 static_assertions::assert_eq_size!(usize, u64);
+
+/// By how many bytes a heap grows that has `mapped`, unless it needs more.
+pub(crate) fn growth_step(mapped: usize) -> usize {
+    (mapped / 4).clamp(STEP_MIN, STEP_MAX).next_multiple_of(STEP_MIN)
+}
 
 impl Mmap {
     crate::sync::const_unless_loom! {
@@ -167,7 +173,7 @@ unsafe impl Source for Mmap {
     }
 
     fn grow(&self, min: usize, mapped: usize) -> Option<Span> {
-        let step = (mapped / 4).clamp(STEP_MIN, STEP_MAX).next_multiple_of(STEP_MIN);
+        let step = growth_step(mapped);
         let span = self.map_span(min.max(step)).or_else(|| self.map_span(min))?;
         self.decline_huge(span);
         Some(span)
@@ -198,6 +204,7 @@ unsafe impl Source for Mmap {
     }
 
     unsafe fn purge(&self, range: Span) -> bool {
+        going(range);
         // SAFETY: the range is ours and unused, as the caller states.
         unsafe { libc::madvise(range.at as *mut libc::c_void, range.bytes, libc::MADV_DONTNEED) == 0 }
     }
@@ -227,13 +234,19 @@ unsafe impl Source for Mmap {
     unsafe fn relocate(&self, from: Span, to: usize) -> Relocation {
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
         let (old, new) = (from.at as *mut libc::c_void, to as *mut libc::c_void);
+        // What lay at the new place goes, too.
+        going(from);
+        going(Span { at: to, bytes: from.bytes });
         // SAFETY: both ranges are ours, as the caller states. `from` is one mapping of the kernel's, which moves all of it
         // or nothing. With DONTUNMAP the old addresses stay mapped and empty.
         let moved = unsafe { libc::mremap(old, from.bytes, from.bytes, flags, new) };
         if moved != libc::MAP_FAILED {
             return Relocation::Moved;
         }
-        self.rigid.store(1, Relaxed);
+        // Pages of which a part is watched (feature `hooks`) are several mappings until they are watched no more.
+        if errno() != libc::EFAULT {
+            self.rigid.store(1, Relaxed);
+        }
         // A kernel that knows no DONTUNMAP (before 5.7) says so at once. One that fails later may have unmapped the new
         // place already; and then the place may be another's by now.
         if errno() == libc::EINVAL || map_fixed(Span { at: to, bytes: from.bytes }) {
@@ -260,7 +273,7 @@ pub(super) fn errno() -> libc::c_int {
 }
 
 /// Runs `section`, after which this thread's error number is what it was before.
-#[cfg(any(feature = "c-abi", all(feature = "malloc-debug", feature = "std", not(loom))))]
+#[cfg(any(feature = "c-abi", feature = "c-shared", all(feature = "malloc-debug", feature = "std", not(loom))))]
 pub(crate) fn keep_errno<R>(section: impl FnOnce() -> R) -> R {
     let before = errno();
     let result = section();
@@ -269,7 +282,7 @@ pub(crate) fn keep_errno<R>(section: impl FnOnce() -> R) -> R {
 }
 
 /// Sets the number of the last error of this thread.
-#[cfg(any(feature = "c-abi", all(feature = "malloc-debug", feature = "std", not(loom))))]
+#[cfg(any(feature = "c-abi", feature = "c-shared", all(feature = "malloc-debug", feature = "std", not(loom))))]
 pub(crate) fn set_errno(number: libc::c_int) {
     // SAFETY: no preconditions; it is this thread's.
     let at = unsafe { libc::__errno_location() };
@@ -323,10 +336,13 @@ pub(crate) fn map(bytes: usize) -> Option<Span> {
     map_with(bytes, FLAGS)
 }
 
-/// Maps fresh zeroed memory anywhere, with these flags beside the usual ones.
-#[cfg(feature = "malloc-debug")]
-pub(super) fn map_with_flags(bytes: usize, more: libc::c_int) -> Option<Span> {
-    map_with(bytes, FLAGS | more)
+/// Fresh zeroed memory that becomes resident where it is written, however much of it there is.
+#[cfg(any(feature = "symmetric", all(feature = "malloc-debug", feature = "std", not(loom))))]
+pub(crate) fn map_sparse(bytes: usize) -> Option<Span> {
+    let span = map_with(bytes, FLAGS | libc::MAP_NORESERVE)?;
+    // SAFETY: the mapping is ours; advice on huge pages changes no contents.
+    let _ = unsafe { libc::madvise(span.at as *mut libc::c_void, span.bytes, libc::MADV_NOHUGEPAGE) };
+    Some(span)
 }
 
 /// Maps fresh zeroed memory anywhere, with these flags.
@@ -341,7 +357,14 @@ fn map_hinted(hint: usize, bytes: usize, flags: libc::c_int) -> Option<Span> {
     (at != libc::MAP_FAILED).then_some(Span { at: at as usize, bytes })
 }
 
-/// Unmaps what [`map`] mapped, or a part of it.
+/// Unmaps memory that somebody may have been given.
+#[cfg(any(feature = "allocator-api2", feature = "symmetric"))]
+pub(crate) fn release(span: Span) {
+    going(span);
+    unmap(span);
+}
+
+/// Unmaps what [`map`] mapped, or a part of it, of which nobody was given anything.
 pub(crate) fn unmap(span: Span) {
     if span.bytes > 0 {
         // SAFETY: the span is ours and nobody has been given it. A refusal leaves it mapped and unused.
@@ -362,6 +385,14 @@ pub(super) fn pause(nanoseconds: i64) {
     let _ = unsafe {
         libc::syscall(libc::SYS_clock_nanosleep, libc::CLOCK_MONOTONIC, 0, &raw const time, null_mut::<()>())
     };
+}
+
+/// The system's number of the calling thread.
+#[cfg(any(feature = "shared", all(feature = "malloc-debug", feature = "std", not(loom))))]
+pub(crate) fn thread_id() -> u32 {
+    // SAFETY: no preconditions.
+    let id = unsafe { libc::syscall(libc::SYS_gettid) };
+    u32::try_from(id).unwrap_or(0)
 }
 
 /// Lets another thread run.

@@ -1,5 +1,7 @@
 //! Why a heap cannot be opened.
 
+use super::lock::Scheme;
+use crate::finding::Finding;
 use crate::os::{Errno, Span, describe};
 use core::fmt::{self, Display, Formatter};
 
@@ -39,6 +41,12 @@ pub enum SharedError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The heap's records contradict each other.
+    #[non_exhaustive]
+    Records {
+        /// What is wrong, and where.
+        finding: Finding,
+    },
     /// The file is shorter or longer than its heap.
     #[non_exhaustive]
     Length {
@@ -59,6 +67,16 @@ pub enum SharedError {
         /// What would be right.
         rule: &'static str,
     },
+    /// The heap was made with another locking scheme than the one that was asked for.
+    #[non_exhaustive]
+    OtherScheme {
+        /// Its scheme.
+        theirs: Scheme,
+        /// The one that was asked for.
+        ours: Scheme,
+    },
+    /// There are as many processes in the heap as there may be, or its first pages have no room.
+    Full,
     /// Whoever makes the heap has not finished within the time that was to be waited.
     Unborn,
 }
@@ -78,7 +96,14 @@ impl Display for SharedError {
             Self::Other { what, theirs, ours } => {
                 write!(f, "the file's {what} is {theirs}, this program's is {ours}; both must be the same")
             }
-            Self::Damaged { what } => write!(f, "the header of the file is damaged: {what}"),
+            Self::Damaged { what } => write!(f, "the begin of the file is damaged: {what}; restore it from a copy"),
+            Self::Records { finding } => write!(
+                f,
+                "the file's records are damaged: {:?}: not so: {} (at {:#x}); restore the file from a copy",
+                finding.layer(),
+                finding.rule(),
+                finding.address()
+            ),
             Self::Length { bytes, made } => {
                 write!(f, "the file has {bytes} bytes, and was made with {made}: it was cut off or appended to")
             }
@@ -89,6 +114,13 @@ impl Display for SharedError {
                 span.at + span.bytes
             ),
             Self::Setting { rule } => f.write_str(rule),
+            Self::OtherScheme { theirs, ours } => write!(
+                f,
+                "the heap was made with {}, and {} were asked for; ask for its own, or for none",
+                theirs.name(),
+                ours.name()
+            ),
+            Self::Full => f.write_str("512 processes have the heap open; there can be no more"),
             Self::Unborn => f.write_str("another process is making the heap, and has not finished in time"),
         }
     }

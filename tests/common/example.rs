@@ -16,6 +16,14 @@ pub(crate) fn path(file: &str) -> PathBuf {
     built
 }
 
+/// As `path`, of an example that is built as this test was, whatever was built before.
+#[allow(dead_code, reason = "only who shares a heap with an example needs it")]
+pub(crate) fn path_of_this_build(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("the path of this binary");
+    build(name, this.ancestors().nth(2).expect("target/PROFILE/deps/BINARY"));
+    path(name)
+}
+
 fn build(name: &str, profile: &Path) {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -28,6 +36,8 @@ fn build(name: &str, profile: &Path) {
         (cfg!(feature = "valgrind"), "valgrind"),
         (cfg!(feature = "malloc-debug"), "malloc-debug"),
         (cfg!(feature = "allocator-api2"), "allocator-api2"),
+        (cfg!(feature = "shared"), "shared"),
+        (cfg!(feature = "symmetric"), "symmetric"),
     ];
     for (on, feature) in features {
         if on {

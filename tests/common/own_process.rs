@@ -21,6 +21,12 @@ pub(crate) struct Ended {
 
 /// In the first process: runs the calling test again in a second one, and says how that ended. There: runs `body`.
 pub(crate) fn in_own_process(body: fn()) -> Ended {
+    // What these tests count is the heap's, without what a hunter puts around blocks and holds back.
+    in_own_process_with(&[("STRATALLOC_DEBUG", "off")], body)
+}
+
+/// The same, with these variables there.
+pub(crate) fn in_own_process_with(variables: &[(&str, &str)], body: fn()) -> Ended {
     let thread = std::thread::current();
     let name = thread.name().expect("the harness names a test's thread after it");
     if std::env::var(ROLE).is_ok_and(|role| role == name) {
@@ -28,8 +34,8 @@ pub(crate) fn in_own_process(body: fn()) -> Ended {
         std::process::exit(DONE);
     }
     let mut command = Command::new(std::env::current_exe().expect("the path of this binary"));
-    // What these tests count is the heap's, without what a hunter puts around blocks and holds back.
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ROLE, name).env("STRATALLOC_DEBUG", "off");
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, name).envs(variables.iter().copied());
     let output = output_in_time(&mut command);
     Ended { status: output.status, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
 }

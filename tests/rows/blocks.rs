@@ -1,7 +1,8 @@
 //! Rows of the block layers: classes, caches, depot, slabs.
 
 use super::promise;
-use super::support::{Random, Roomy, block, free, layout, open, small, through, with_cache, with_roomy};
+use super::random::Random;
+use super::support::{Roomy, block, free, layout, open, small, through, with_cache, with_roomy};
 use std::alloc::Layout;
 use stratalloc::heap::{Blocks, Class};
 use stratalloc::os::Mmap;

@@ -9,6 +9,8 @@
 mod blocks;
 mod pages;
 mod process;
+#[path = "../common/random.rs"]
+pub(crate) mod random;
 mod residency;
 mod support;
 

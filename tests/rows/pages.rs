@@ -1,7 +1,8 @@
 //! Rows of the page-run layer, and of requests that are refused.
 
 use super::promise;
-use super::support::{Failing, Random, block, free, layout, resident_pages, small, through, with_cache, with_roomy};
+use super::random::Random;
+use super::support::{Failing, block, free, layout, resident_pages, small, through, with_cache, with_roomy};
 use std::alloc::Layout;
 use stratalloc::heap::{Blocks, Engine};
 use stratalloc::lock::Spin;

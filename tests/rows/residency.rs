@@ -7,7 +7,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests map memory beside the heap under test")]
 
-use super::support::{Random, layout, through, with_cache};
+use super::random::Random;
+use super::support::{layout, through, with_cache};
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

@@ -78,23 +78,6 @@ pub(crate) fn small(bytes: usize) -> Engine<Fixed, Spin> {
     engine
 }
 
-/// A small random number generator (xorshift): the same numbers in every run.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % end
-    }
-}
-
 /// The process's own memory, but call number `fails_at` fails, and the following up to `burst` in all.
 pub(crate) struct Failing {
     inner: Mmap,

@@ -21,6 +21,7 @@ allocator! {
     "stratalloc": stratalloc::Stratalloc = stratalloc::Stratalloc::new();
     "stratalloc-fine": stratalloc::Stratalloc = stratalloc::Stratalloc::new();
     "stratalloc-hunt": stratalloc::Stratalloc = stratalloc::Stratalloc::new();
+    "stratalloc-hooks": stratalloc::Stratalloc = stratalloc::Stratalloc::new();
     "mimalloc3": mimalloc::MiMalloc = mimalloc::MiMalloc;
     "mimalloc2": mimalloc::MiMalloc = mimalloc::MiMalloc;
     "jemalloc": tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

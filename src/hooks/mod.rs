@@ -1,0 +1,510 @@
+//! Memory hooks: whoever registered memory learns when it goes, before the addresses can be anybody else's. (Open MPI's `opal/mca/memory`
+//! anew.)
+//!
+//! Whoever lets hardware or the kernel at memory by its addresses keeps what comes of that, a *registration*, since it is dear to make: pinned
+//! pages, a fixed buffer of an io_uring, a memory region of a network card. It is wrong as soon as the memory goes, even if other memory
+//! comes to the same addresses; and the memory goes without a word: `free` gives pages back, somebody unmaps a file. So:
+//!
+//! - [`on_release`] has a callback told of all memory that goes, and
+//! - [`register`] says which memory it is about; then, before a registration is used again, `if changed() { process()?; }`: for what cannot
+//!   be told by itself is told by [`process`]. [`changed`] is one relaxed load.
+//! - [`RegistrationCache`] does all of that.
+//!
+//! ```
+//! use stratalloc::hooks;
+//! use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+//!
+//! static GONE: AtomicUsize = AtomicUsize::new(0);
+//! let _callback = hooks::on_release(|release| {
+//!     GONE.fetch_add(release.bytes, Relaxed);
+//! })?;
+//! let buffer = vec![0_u8; 1 << 20];
+//! hooks::register(buffer.as_ptr(), buffer.len(), 7)?;
+//! assert!(!hooks::changed());
+//! hooks::deregister(buffer.as_ptr(), buffer.len(), 7)?;
+//! # Ok::<(), hooks::HooksError>(())
+//! ```
+//!
+//! **Components.** One of them finds out that memory goes. It is chosen at the first use, or by [`init`]: the one of highest priority that does
+//! not decline, or by `STRATALLOC_HOOKS`.
+//!
+//! | component | priority | told of | how |
+//! |---|--:|---|---|
+//! | `userfaultfd` | 60 | what heaps do, and what anybody in the process does | by itself, before; by `process` |
+//! | `allocator` | 40 | what heaps do | by itself, before |
+//! | `empty` | 0 | nothing | |
+//!
+//! **What goes.** Pages that a heap gives back to the system, unmaps, or moves; so never memory that was freed and is kept to be used again,
+//! with the same pages behind it. A registration of freed memory stays right as long as nobody is told otherwise: that is what makes caches of
+//! them worth while.
+//!
+//! **Forks.** The child has the memory, but not the registrations, which are the parent's: in it [`changed`] is true, and `process` tells of
+//! every range that was registered, and forgets it. Callbacks stay.
+
+mod allocator;
+mod cache;
+mod caches;
+mod callbacks;
+mod component;
+mod empty;
+mod entries;
+mod error;
+mod gate;
+mod ranges;
+mod settings;
+mod site;
+mod userfaultfd;
+
+pub use crate::choice::{Choice, ChoiceError};
+pub use cache::{GetError, Pinned, RegistrationCache};
+pub use component::{Component, Declined, Fork, Notice, Release, Support, Unwatched};
+pub use entries::{CacheStats, Limits};
+pub use error::HooksError;
+pub use settings::{Chosen, Settings};
+
+#[cfg(debug_assertions)]
+use crate::fatal::{Fatal, die};
+use crate::lock::{Locked, Rank, Spin};
+use crate::os::{self, Span};
+use crate::sync::{Acquire, AtomicPtr, AtomicU32, Relaxed, Release as Publish};
+use callbacks::{Callbacks, Place};
+use core::cell::Cell;
+use core::ptr::null_mut;
+use gate::Gate;
+use ranges::{Key, Ranges};
+use site::Site;
+use std::boxed::Box;
+use std::vec::Vec;
+
+/// 1 while there may be something to process.
+static CHANGED: AtomicU32 = AtomicU32::new(0);
+
+static CALLBACKS: Callbacks = Callbacks::new();
+
+/// What is registered, and where.
+static REGISTERED: Locked<Ranges<Site>, Spin> = Locked::new(Rank::Registered, Ranges::new());
+
+static CENTER: Center = Center {
+    chosen: AtomicPtr::new(null_mut()),
+    choosing: Gate::new(),
+    processing: Gate::new(),
+    forked: AtomicU32::new(0),
+};
+
+/// Who serves.
+struct Center {
+    /// The component, once one is chosen. What it points to is never freed: a component is not chosen often.
+    chosen: AtomicPtr<Chosen>,
+    /// Held by who chooses a component, or closes it.
+    choosing: Gate,
+    /// Held by who processes.
+    processing: Gate,
+    /// 1 from a fork, in the child, until somebody uses hooks there.
+    forked: AtomicU32,
+}
+
+/// The components of this crate.
+pub static COMPONENTS: [&dyn Component; 3] = [&userfaultfd::Userfaultfd, &allocator::Allocator, &empty::Empty];
+
+impl Center {
+    /// The component, if there is one now.
+    fn chosen(&self) -> Option<&'static Chosen> {
+        // Acquire: pairs with `choose`.
+        let chosen = self.chosen.load(Acquire);
+        // SAFETY: null, or never freed.
+        unsafe { chosen.as_ref() }
+    }
+
+    /// Chooses a component; the gate is held, and there is none.
+    fn choose(&self, settings: &Settings) -> Result<&'static Chosen, HooksError> {
+        survive_forks();
+        // Before anybody can be told of something.
+        self.forked.store(0, Relaxed);
+        let chosen: &'static mut Chosen = Box::leak(Box::new(open_best(settings)?));
+        // Release: what was chosen is there; pairs with `chosen`.
+        self.chosen.store(&raw mut *chosen, Publish);
+        Ok(chosen)
+    }
+
+    /// The component, chosen as the environment says if there is none yet.
+    fn begin(&self) -> Result<&'static Chosen, HooksError> {
+        let chosen = match self.chosen() {
+            Some(chosen) => chosen,
+            // To choose one allocates.
+            None if callbacks::is_inside() => return Err(HooksError::Inside),
+            None => {
+                let _gate = self.choosing.enter();
+                match self.chosen() {
+                    Some(chosen) => chosen,
+                    None => self.choose(&Settings::from_environment()?)?,
+                }
+            }
+        };
+        if self.forked.load(Relaxed) != 0 && !callbacks::is_inside() {
+            process()?;
+        }
+        Ok(chosen)
+    }
+}
+
+/// Opens the component of highest priority that serves.
+fn open_best(settings: &Settings) -> Result<Chosen, HooksError> {
+    let all = || COMPONENTS.iter().copied().chain(settings.more.iter().copied());
+    let names: Vec<&'static str> = all().map(Component::name).collect();
+    settings.choice.verify(&names)?;
+    let priority_of = |component: &dyn Component| settings.choice.priority_of(component.name(), component.priority());
+    let mut asked: Vec<&'static dyn Component> =
+        all().filter(|component| settings.choice.asks(component.name())).collect();
+    // Of several the first: the order among them stays.
+    asked.sort_by_key(|component| core::cmp::Reverse(priority_of(*component)));
+    let mut declined = Vec::new();
+    for component in asked {
+        let lack = component.support().lacks(settings.needs);
+        match lack.map_or_else(|| component.open(), |why| Err(Declined(why.into()))) {
+            Ok(()) => return Ok(Chosen { component, priority: priority_of(component), declined }),
+            Err(why) => declined.push((component.name(), why)),
+        }
+    }
+    Err(HooksError::Choice(ChoiceError::Nobody { refusals: declined }))
+}
+
+/// Chooses the component, before the first use. O(components).
+///
+/// # Errors
+/// [`HooksError::Begun`] if there is one already; [`HooksError::Choice`] if none serves, with the reason of each.
+pub fn init(settings: &Settings) -> Result<Chosen, HooksError> {
+    let _gate = CENTER.choosing.enter();
+    match CENTER.chosen() {
+        Some(chosen) => Err(HooksError::Begun { component: chosen.component.name() }),
+        None => CENTER.choose(settings).cloned(),
+    }
+}
+
+/// The component that serves; `None` before the first use.
+#[must_use]
+pub fn chosen() -> Option<Chosen> {
+    CENTER.chosen().cloned()
+}
+
+/// Closes the component: nothing is told any more, until the next use chooses one anew. Callbacks stay.
+///
+/// # Errors
+/// [`HooksError::StillRegistered`], or [`HooksError::Inside`] if a callback calls it; nothing has changed then.
+pub fn close() -> Result<(), HooksError> {
+    if callbacks::is_inside() {
+        return Err(HooksError::Inside);
+    }
+    // Whoever processes has ended, and does not begin again with this component. (In this order: who processes may fork, which waits for the
+    // other gate.)
+    let _processing = CENTER.processing.enter();
+    let _gate = CENTER.choosing.enter();
+    let component = REGISTERED.with(|registered| {
+        if registered.len() > 0 {
+            return Err(HooksError::StillRegistered { count: registered.len() });
+        }
+        let component = CENTER.chosen().map(|chosen| chosen.component);
+        // Who registers meanwhile waits for another one.
+        CENTER.chosen.store(null_mut(), Publish);
+        Ok(component)
+    })?;
+    if let Some(component) = component {
+        component.close();
+        CENTER.forked.store(0, Relaxed);
+        settle();
+    }
+    Ok(())
+}
+
+/// A callback that is told of memory that goes, until this is dropped.
+#[must_use = "it is told nothing any more once this is dropped; `forget` keeps it"]
+pub struct Callback(Place);
+
+impl core::fmt::Debug for Callback {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Callback")
+    }
+}
+
+impl Callback {
+    /// Takes it off: no call of it begins after this, from the inside of one, too. Outside of callbacks this waits until no call of it runs.
+    /// False if it was off already.
+    #[allow(clippy::must_use_candidate, reason = "nobody need know")]
+    pub fn unregister(&self) -> bool {
+        CALLBACKS.take_off(self.0)
+    }
+
+    /// Leaves it on for good.
+    pub fn forget(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Callback {
+    fn drop(&mut self) {
+        self.unregister();
+    }
+}
+
+/// Has `told` called for all memory that goes, whether it is registered or not: by the component `allocator` before it goes, in whatever thread
+/// gives it back; by `userfaultfd` for what others do from [`process`]. Several callbacks are called in no order that is promised. No lock is
+/// held meanwhile, so a callback may register, deregister and unregister. One that is told
+/// [`from_allocator`](Release::from_allocator) may neither allocate nor free; none may unwind: that ends the process.
+///
+/// # Errors
+/// [`HooksError::Choice`] if there is no component yet, and none serves.
+pub fn on_release(told: impl Fn(&Release) + Send + Sync + 'static) -> Result<Callback, HooksError> {
+    CENTER.begin()?;
+    Ok(Callback(CALLBACKS.add(Box::new(told))))
+}
+
+/// The pages that a range has a part in.
+fn pages_of(span: Span) -> Span {
+    let page = os::page_bytes();
+    let at = span.at & !(page - 1);
+    let end = (span.at + span.bytes).checked_next_multiple_of(page).unwrap_or(usize::MAX & !(page - 1));
+    Span { at, bytes: end - at }
+}
+
+/// Says that something is kept that is about these bytes. Ranges may overlap, nest, and be the same. `cookie` is anything. O(log n), and a call
+/// of the system's by `userfaultfd`. It allocates nothing of the heap.
+///
+/// # Errors
+/// [`HooksError::Range`] for no range; [`HooksError::Unwatched`] if the component would not be told if they went; [`HooksError::NoMemory`];
+/// [`HooksError::Choice`] as [`on_release`].
+pub fn register(base: *const u8, bytes: usize, cookie: u64) -> Result<(), HooksError> {
+    let base = base as usize;
+    let span = Span { at: base, bytes };
+    let key = Key::of(span, cookie).ok_or(HooksError::Range { base, bytes })?;
+    let site = Site::here(bytes);
+    loop {
+        CENTER.begin()?;
+        if changed() && !callbacks::is_inside() {
+            // What is told of the addresses' life before is none of this range's affair.
+            process()?;
+        }
+        let result = REGISTERED.with(|registered| {
+            let Some(chosen) = CENTER.chosen() else { return Ok(false) };
+            let pages = pages_of(span);
+            let watched = chosen.component.watch(pages.at, pages.bytes);
+            watched.map_err(|Unwatched(why)| HooksError::Unwatched { base, bytes, why })?;
+            if registered.enter(key, site).is_err() {
+                unwatch(registered, chosen.component, pages);
+                return Err(HooksError::NoMemory);
+            }
+            Ok(true)
+        })?;
+        if result {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes back what [`register`] was told, with just these three. O(log n). It allocates nothing.
+///
+/// # Errors
+/// [`HooksError::NotRegistered`], and nothing has changed.
+pub fn deregister(base: *const u8, bytes: usize, cookie: u64) -> Result<(), HooksError> {
+    let base = base as usize;
+    let span = Span { at: base, bytes };
+    REGISTERED.with(|registered| {
+        let id = Key::of(span, cookie).and_then(|key| registered.find(key));
+        let id = id.ok_or(HooksError::NotRegistered { base, bytes, cookie })?;
+        registered.remove(id);
+        let _ = registered.give_back(id);
+        if let Some(chosen) = CENTER.chosen() {
+            unwatch(registered, chosen.component, pages_of(span));
+        }
+        Ok(())
+    })
+}
+
+/// Has the component watch those of these pages no more that are no registered range's.
+fn unwatch(registered: &Ranges<Site>, component: &dyn Component, pages: Span) {
+    let from = Cell::new(pages.at);
+    let give_up = |to: usize| {
+        if to > from.get() {
+            component.unwatch(from.get(), to - from.get());
+        }
+    };
+    registered.overlapping(pages, &mut |key, _| {
+        let others = pages_of(key.span());
+        give_up(others.at);
+        from.set(from.get().max(others.at + others.bytes));
+        false
+    });
+    give_up(pages.at + pages.bytes);
+}
+
+/// The same, of pages that nobody may have registered.
+fn unwatch_unregistered(span: Span) {
+    REGISTERED.with(|registered| {
+        if let Some(chosen) = CENTER.chosen() {
+            unwatch(registered, chosen.component, pages_of(span));
+        }
+    });
+}
+
+/// How many ranges are registered.
+#[must_use]
+pub fn registered() -> usize {
+    REGISTERED.with(|registered| registered.len())
+}
+
+/// Whether memory may have gone of which nobody was told yet: then [`process`] tells. Always false where the component tells by itself. One
+/// relaxed load.
+///
+/// It is true before the call returns that took the memory away, to whoever comes behind that. But the kernel may hand the addresses out a
+/// moment earlier, to another thread that maps memory meanwhile: who may have got them so asks [`is_in_flight`] first.
+#[inline]
+#[must_use]
+pub fn changed() -> bool {
+    CHANGED.load(Relaxed) != 0
+}
+
+/// Whether somebody in the process is about to take registered memory away, or has just done so, and was not heard yet. When this was false,
+/// [`changed`] knows of all that had gone. A call of the system's by `userfaultfd`, else always false.
+#[must_use]
+pub fn is_in_flight() -> bool {
+    CENTER.chosen().is_some_and(|chosen| chosen.component.is_in_flight())
+}
+
+/// Tells of all that has gone since the last call and was not told, and returns how often something was told. When it returns, all that went
+/// before it was called was told, by whatever thread: it waits for others that are at it.
+///
+/// # Errors
+/// [`HooksError::Inside`] if a callback calls it.
+pub fn process() -> Result<usize, HooksError> {
+    if callbacks::is_inside() {
+        return Err(HooksError::Inside);
+    }
+    let gate = CENTER.processing.enter();
+    let Some(chosen) = CENTER.chosen() else { return Ok(0) };
+    let told = Cell::new(0);
+    let count = || told.set(told.get() + 1);
+    if CENTER.forked.load(Relaxed) != 0 {
+        revive(chosen, &count)?;
+    }
+    chosen.component.process(&mut |release| {
+        tell(&release);
+        count();
+    });
+    drop(gate);
+    CALLBACKS.sweep();
+    Ok(told.get())
+}
+
+/// In the child of a fork, at its first use of hooks: what the parent registered is not registered here.
+fn revive(chosen: &Chosen, count: &dyn Fn()) -> Result<(), HooksError> {
+    each_registered(&mut |span| {
+        CALLBACKS.tell(&Release { base: span.at, bytes: span.bytes, from_allocator: false });
+        count();
+    });
+    REGISTERED.with(|registered| {
+        while let Some(id) = registered.any() {
+            registered.remove(id);
+            let _ = registered.give_back(id);
+        }
+    });
+    chosen
+        .component
+        .open()
+        .map_err(|why| HooksError::Choice(ChoiceError::Nobody { refusals: [(chosen.component.name(), why)].into() }))?;
+    CENTER.forked.store(0, Relaxed);
+    Ok(())
+}
+
+/// Tells all callbacks.
+fn tell(release: &Release) {
+    CALLBACKS.tell(release);
+    site::report_left(&REGISTERED, release.span());
+}
+
+/// Calls `each` with every range that is registered, whatever it does with them.
+fn each_registered(each: &mut dyn FnMut(Span)) {
+    let mut last = Key { at: 0, end: 0, tag: 0 };
+    while let Some(key) = REGISTERED.with(|registered| registered.next_after(last).map(|id| registered.key(id))) {
+        each(key.span());
+        last = key;
+    }
+}
+
+/// Whether heaps of this crate tell when this goes, whatever the kernel does.
+fn is_of_heap(span: Span) -> bool {
+    #[cfg(feature = "shared")]
+    return crate::shared::is_of_one(span);
+    #[cfg(not(feature = "shared"))]
+    {
+        let _ = span;
+        false
+    }
+}
+
+/// Sees to it that forks are survived.
+fn survive_forks() {
+    static REGISTERED: AtomicU32 = AtomicU32::new(0);
+    if REGISTERED.swap(1, Relaxed) == 0 {
+        os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
+    }
+}
+
+fn tell_of_fork(stage: Fork) {
+    if let Some(chosen) = CENTER.chosen() {
+        chosen.component.fork(stage);
+    }
+}
+
+extern "C" fn before_fork() {
+    // From here to the end of the fork nobody chooses or closes a component.
+    CENTER.choosing.hold();
+    caches::hold_all();
+    REGISTERED.hold();
+    tell_of_fork(Fork::Before);
+}
+
+extern "C" fn after_fork_in_parent() {
+    tell_of_fork(Fork::InParent);
+    // SAFETY: held by `before_fork`.
+    unsafe { REGISTERED.let_go() };
+    // SAFETY: as above.
+    unsafe { caches::let_go_of_all() };
+    CENTER.choosing.let_go();
+}
+
+extern "C" fn after_fork_in_child() {
+    tell_of_fork(Fork::InChild);
+    // SAFETY: held by `before_fork`, by the thread that this one is a copy of, here and below.
+    unsafe { REGISTERED.let_go() };
+    // SAFETY: as above.
+    unsafe { caches::let_go_of_all() };
+    CENTER.choosing.let_go();
+    caches::abandon_all();
+    CENTER.processing.abandon();
+    CALLBACKS.abandon();
+    if CENTER.chosen().is_some() {
+        // First: what processes in this thread, if it is forking from inside that, settles nothing from now on.
+        CENTER.forked.store(1, Relaxed);
+        announce();
+    }
+}
+
+/// Ends the process if this thread is in a callback that may neither allocate nor free.
+#[cfg(debug_assertions)]
+#[inline]
+pub(crate) fn may_call_heap() {
+    if callbacks::is_in_allocator() {
+        die(Fatal::CallbackAllocates);
+    }
+}
+
+/// For components: something has changed.
+pub fn announce() {
+    CHANGED.store(1, Relaxed);
+}
+
+/// For components: all that has changed was told.
+pub fn settle() {
+    // In the child of a fork nothing is told of what was registered before, until `process` has.
+    if CENTER.forked.load(Relaxed) == 0 {
+        CHANGED.store(0, Relaxed);
+    }
+}
