@@ -4,8 +4,11 @@
 
 #[path = "common/own_process.rs"]
 mod own_process;
+#[path = "common/skipped.rs"]
+mod skipped;
 
 use own_process::in_own_process;
+use skipped::skipped;
 use stratalloc::Stratalloc;
 
 #[global_allocator]
@@ -82,7 +85,7 @@ fn g13_there_is_room_beside_a_large_reservation() {
 fn g13_more_than_the_machine_could_have_is_an_error() {
     let mode = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").expect("the kernel says how it counts");
     if mode.trim() == "1" {
-        println!("SKIPPED: this system grants whatever is asked for (vm.overcommit_memory = 1)");
+        skipped("this system grants whatever is asked for (vm.overcommit_memory = 1)");
         return;
     }
     for bytes in [1 << 42, 1 << 44, 1 << 46] {

@@ -1,10 +1,6 @@
 //! Rows H1 to H3: memory hooks. Each test in a process of its own, which has a component of its own.
 
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_macros,
-    reason = "a test takes memory away, and says what was skipped"
-)]
+#![expect(clippy::disallowed_methods, reason = "a test takes memory away")]
 
 #[path = "common/own_process.rs"]
 mod own_process;
@@ -21,6 +17,7 @@ use stratalloc::Stratalloc;
 use stratalloc::hooks::{
     self, Callback, Choice, Component, Declined, HooksError, Notice, Release, Settings, Support, Unwatched,
 };
+use told::skipped::skipped;
 use told::{PAGE, TOLD, forks, give_back, map, note_all, use_component};
 
 #[global_allocator]
@@ -35,7 +32,7 @@ fn h1_the_best_component_that_does_not_decline_serves() {
         match chosen.component.name() {
             "userfaultfd" => assert!(chosen.declined.is_empty() && chosen.priority == 60),
             "allocator" => {
-                eprintln!("SKIPPED: userfaultfd declined: {:?}", chosen.declined);
+                skipped(&format!("userfaultfd declined: {:?}", chosen.declined));
                 assert_eq!(chosen.declined[0].0, "userfaultfd");
             }
             other => panic!("{other}"),

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use stratalloc::Stratalloc;
 use stratalloc::hooks::{self, Choice, GetError, Limits, RegistrationCache, Settings};
 use told::in_child;
+use told::skipped::skipped;
 
 #[global_allocator]
 static A: Stratalloc = Stratalloc::new();
@@ -347,7 +348,7 @@ fn init(name: &str) -> bool {
     match hooks::init(&Settings::new().choice(Choice::new().only(name))) {
         Ok(_) => true,
         Err(error) => {
-            eprintln!("SKIPPED: no {name} here: {error}");
+            skipped(&format!("no {name} here: {error}"));
             false
         }
     }

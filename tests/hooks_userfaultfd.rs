@@ -1,10 +1,6 @@
 //! Row H5: component `userfaultfd`. Each test in a process of its own.
 
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_macros,
-    reason = "a test takes memory away, and says what was skipped"
-)]
+#![expect(clippy::disallowed_methods, reason = "a test takes memory away")]
 
 #[path = "common/own_process.rs"]
 mod own_process;
@@ -16,6 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use stratalloc::Stratalloc;
 use stratalloc::hooks;
+use told::skipped::skipped;
 use told::{PAGE, TOLD, forks, in_child, map, map_with, note_all, unmap, use_component, use_userfaultfd};
 
 #[global_allocator]
@@ -140,7 +137,7 @@ fn h5_a_plain_user_has_it_or_is_told_why_not() {
             let _ = unsafe { libc::setgid(65534) };
             // SAFETY: as above.
             if unsafe { libc::setuid(65534) } != 0 {
-                eprintln!("SKIPPED: there is no other user here that this process can be");
+                skipped("there is no other user here that this process can be");
                 return;
             }
         }

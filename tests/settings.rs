@@ -5,9 +5,12 @@
 mod own_process;
 #[path = "common/resident.rs"]
 mod resident;
+#[path = "common/skipped.rs"]
+mod skipped;
 
 use own_process::in_own_process;
 use resident::{huge_bytes, resident_bytes};
+use skipped::skipped;
 use std::alloc::{GlobalAlloc, Layout};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -227,10 +230,8 @@ fn kernel_gives_huge_pages() -> bool {
     given
 }
 
-/// Says on the standard error, past the harness, that something was not checked.
-#[allow(clippy::disallowed_macros, reason = "it must be seen")]
 fn not_checked(what: &str) {
-    eprintln!("\nSKIPPED: {what}: this kernel gives this process no huge pages");
+    skipped(&format!("{what}: this kernel gives this process no huge pages"));
 }
 
 #[test]

@@ -1,16 +1,26 @@
 //! Rows S: heaps that processes share. Each process is this program again, told by the environment what to do.
 
-#![expect(clippy::disallowed_macros, reason = "what is skipped is said")]
-
+#[path = "shared/damage.rs"]
+mod damage;
 #[path = "common/damaged.rs"]
 mod damaged;
+#[path = "shared/disk.rs"]
+mod disk;
+#[path = "common/own_process.rs"]
+mod own_process;
 #[path = "common/place.rs"]
 mod place;
+#[path = "common/random.rs"]
+mod random;
+#[path = "common/skipped.rs"]
+mod skipped;
 
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec as VecIn;
-use damaged::Sound;
+use damage::in_orderly_child;
+use own_process::in_own_process;
 use place::Place;
+use skipped::skipped;
 use std::alloc::Layout;
 use std::env;
 use std::fs;
@@ -21,11 +31,21 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 use stratalloc::{Scheme, SharedConfig, SharedError, SharedHeap};
 
-/// Starts this program again, for it to run the test `name` as a child, with the heap at `place`.
-fn child(name: &str, place: &Place) -> Child {
-    let program = env::current_exe().expect("the program's name");
-    let mut command = Command::new(program);
-    command.args(["--exact", name, "--nocapture"]).env("SHARED_CHILD", &place.0);
+/// The name of the test that calls.
+fn this_test() -> String {
+    std::thread::current().name().expect("the harness names a test's thread after it").to_owned()
+}
+
+/// This program again, which is to run the calling test as a child, with the heap at `place`.
+fn again(place: &Path) -> Command {
+    let mut command = Command::new(env::current_exe().expect("the program's name"));
+    command.args(["--exact", &this_test(), "--nocapture"]).env("SHARED_CHILD", place);
+    command
+}
+
+/// Starts this program again, for it to run the calling test as a child, with the heap at `place`.
+fn child(place: &Place) -> Child {
+    let mut command = again(&place.0);
     // What its harness counts is no test of its own; what is wrong is said on the standard error.
     command.stdout(Stdio::null());
     command.spawn().expect("a child")
@@ -89,8 +109,7 @@ fn s1_one_of_many_processes_makes_the_heap_and_all_have_it_at_one_address() {
         return;
     }
     let place = Place::new("s1");
-    let name = "s1_one_of_many_processes_makes_the_heap_and_all_have_it_at_one_address";
-    let children: Vec<Child> = (0..16).map(|_| child(name, &place)).collect();
+    let children: Vec<Child> = (0..16).map(|_| child(&place)).collect();
     children.into_iter().for_each(end);
     assert_eq!(join(&place.0), (1, 17));
 }
@@ -111,7 +130,7 @@ fn s5_what_is_in_a_heap_stays_when_all_have_left() {
     }
     let place = Place::new("s5");
     extend(&place.0, 1);
-    end(child("s5_what_is_in_a_heap_stays_when_all_have_left", &place));
+    end(child(&place));
     extend(&place.0, 3);
     let heap = open(&place.0);
     let mut at = heap.global_ptr::<u64>();
@@ -139,14 +158,10 @@ fn s13_a_hunting_and_a_plain_process_refuse_each_other() {
     assert!(error.to_string().contains("hunter (feature malloc-debug, 1 for yes)"), "{error}");
 }
 
-/// Runs the test `name` as two children, one after the other; what the second says, which must end by a report.
+/// Runs the calling test as two children, one after the other; what the second says, which must end by a report.
 #[cfg(feature = "malloc-debug")]
-fn report_of_second(name: &str, place: &Place) -> String {
-    let run = |role: &str| {
-        let mut command = Command::new(env::current_exe().expect("the program's name"));
-        command.args(["--exact", name, "--nocapture"]).env("SHARED_CHILD", &place.0).env("SHARED_ROLE", role);
-        command.output().expect("a child")
-    };
+fn report_of_second(place: &Place) -> String {
+    let run = |role: &str| again(&place.0).env("SHARED_ROLE", role).output().expect("a child");
     let first = run("first");
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     let second = run("second");
@@ -158,10 +173,9 @@ fn report_of_second(name: &str, place: &Place) -> String {
 #[cfg(feature = "malloc-debug")]
 #[test]
 fn s13_what_one_process_did_to_a_block_is_told_by_the_one_that_frees_it() {
-    let name = "s13_what_one_process_did_to_a_block_is_told_by_the_one_that_frees_it";
     let Some(path) = as_child() else {
         let place = Place::new("s13-overrun");
-        let text = report_of_second(name, &place);
+        let text = report_of_second(&place);
         assert!(text.lines().next().expect("a line").contains("overflow"), "{text}");
         assert!(text.contains("was allocated with size 100 ") && text.contains("by another process"), "{text}");
         return;
@@ -184,9 +198,8 @@ fn s13_what_one_process_did_to_a_block_is_told_by_the_one_that_frees_it() {
 #[cfg(feature = "malloc-debug")]
 #[test]
 fn s13_a_block_is_freed_once_by_whatever_process() {
-    let name = "s13_a_block_is_freed_once_by_whatever_process";
     let Some(path) = as_child() else {
-        let text = report_of_second(name, &Place::new("s13-twice"));
+        let text = report_of_second(&Place::new("s13-twice"));
         assert!(text.lines().next().expect("a line").contains("double free"), "{text}");
         return;
     };
@@ -205,9 +218,8 @@ fn s13_a_block_is_freed_once_by_whatever_process() {
 #[cfg(feature = "malloc-debug")]
 #[test]
 fn s13_a_layout_that_is_not_the_blocks_is_told() {
-    let name = "s13_a_layout_that_is_not_the_blocks_is_told";
     let Some(path) = as_child() else {
-        let text = report_of_second(name, &Place::new("s13-layout"));
+        let text = report_of_second(&Place::new("s13-layout"));
         assert!(text.contains("size 90 ") && text.contains("size 100 "), "{text}");
         return;
     };
@@ -224,7 +236,6 @@ fn s13_a_layout_that_is_not_the_blocks_is_told() {
 
 #[test]
 fn s12_a_file_of_a_network_is_refused_unless_the_caller_insists() {
-    let name = "s12_a_file_of_a_network_is_refused_unless_the_caller_insists";
     if let Some(path) = as_child() {
         let error = SharedHeap::open(&path, SMALL, |_| {}).expect_err("other machines may have it open");
         assert_eq!(error, SharedError::Network);
@@ -244,30 +255,17 @@ fn s12_a_file_of_a_network_is_refused_unless_the_caller_insists() {
     let built =
         Command::new("cc").args(["-shared", "-fPIC", "-D_GNU_SOURCE", "-o"]).arg(&library).arg(&source).status();
     if !built.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: {name}: there is no C compiler");
+        skipped("a file of a network: there is no C compiler");
         return;
     }
     for kind in
         ["6969", "517b", "fe534d42", "ff534d42", "5346414f", "73757245", "c36400", "1021997", "bd00bd0", "1161970"]
     {
         let place = Place::new(&format!("s12-{kind}"));
-        let program = env::current_exe().expect("the program's name");
-        let status = Command::new(program)
-            .args(["--exact", name, "--nocapture"])
-            .env("SHARED_CHILD", &place.0)
-            .env("LD_PRELOAD", &library)
-            .env("FILE_SYSTEM", kind)
-            .status();
-        assert!(status.expect("a status").success(), "{kind}");
+        let mut command = again(&place.0);
+        command.env("LD_PRELOAD", &library).env("FILE_SYSTEM", kind).stdout(Stdio::null());
+        assert!(command.status().expect("a status").success(), "{kind}");
     }
-}
-
-#[test]
-fn s9_what_is_no_heap_is_refused_and_stays_as_it_is() {
-    let place = Place::new("s9");
-    fs::write(&place.0, b"something else").expect("a file");
-    assert_eq!(SharedHeap::open(&place.0, SMALL, |_| {}).err(), Some(SharedError::NotAHeap));
-    assert_eq!(fs::read(&place.0).expect("the file"), b"something else");
 }
 
 /// The names of a program's mappings, as the system tells them.
@@ -287,7 +285,7 @@ fn s1_a_maker_that_dies_is_replaced() {
         unreachable!("it ends in the middle");
     }
     let place = Place::new("s1-dies");
-    let status = child("s1_a_maker_that_dies_is_replaced", &place).wait().expect("a status");
+    let status = child(&place).wait().expect("a status");
     assert!(!status.success());
     let mut ran = false;
     let heap = SharedHeap::open(&place.0, SMALL, |heap| ran = heap.global_ptr::<u8>().is_null()).expect("a heap");
@@ -345,12 +343,12 @@ fn barter(path: &Path, rounds: u64) {
 }
 
 /// So many processes exchange blocks, so often; then all is put right.
-fn barter_with(name: &str, processes: usize, rounds: u64) {
+fn barter_with(processes: usize, rounds: u64) {
     if let Some(path) = as_child() {
         return barter(&path, rounds);
     }
-    let place = Place::new(name);
-    let children: Vec<Child> = (1..processes).map(|_| child(name, &place)).collect();
+    let place = Place::new(&format!("s2-{processes}"));
+    let children: Vec<Child> = (1..processes).map(|_| child(&place)).collect();
     barter(&place.0, rounds);
     children.into_iter().for_each(end);
     let heap = open(&place.0);
@@ -360,12 +358,12 @@ fn barter_with(name: &str, processes: usize, rounds: u64) {
 
 #[test]
 fn s2_blocks_are_freed_by_other_processes_than_those_that_made_them() {
-    barter_with("s2_blocks_are_freed_by_other_processes_than_those_that_made_them", 4, 20_000);
+    barter_with(4, 20_000);
 }
 
 #[test]
 fn s2_sixty_four_processes_are_in_one_heap() {
-    barter_with("s2_sixty_four_processes_are_in_one_heap", 64, 500);
+    barter_with(64, 500);
 }
 
 #[test]
@@ -405,66 +403,6 @@ fn s2_blocks_have_no_layout_where_nobody_has_one() {
     unsafe { heap.free(std::ptr::null_mut()) };
     // SAFETY: as above.
     assert_eq!(unsafe { heap.usable_size(std::ptr::null()) }, 0);
-    heap.check().expect("a sound heap");
-}
-
-/// Where there is so much room on a disk: a folder.
-fn roomy_folder(bytes: u64) -> Option<PathBuf> {
-    [PathBuf::from(env!("CARGO_TARGET_TMPDIR")), env::temp_dir()].into_iter().find(|folder| {
-        let path = std::ffi::CString::new(folder.to_string_lossy().as_bytes()).expect("a path");
-        let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-        // SAFETY: the path ends with a zero, and the place is as large as what is written.
-        let result = unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) };
-        // SAFETY: zero bits are one, and so is what was written.
-        let found = unsafe { found.assume_init() };
-        result == 0 && found.f_bavail.saturating_mul(found.f_frsize) >= bytes
-    })
-}
-
-#[test]
-fn s8_blocks_lie_across_a_heap_of_64_gib_of_which_little_takes_room() {
-    const STEP: usize = 4 << 30;
-    let Some(folder) = roomy_folder(6 << 30) else {
-        println!("SKIPPED: a heap of 64 GiB: no disk has 6 GiB of room");
-        return;
-    };
-    let place = Place(folder.join(format!("stratalloc-64gib-{}", std::process::id())));
-    let heap = SharedHeap::open(&place.0, SharedConfig::new().max_size(64 << 30), |_| {}).expect("a heap");
-    let layout = |turn: usize| Layout::from_size_align(STEP + (turn << 21), 4096).expect("a layout");
-    let pin = Layout::from_size_align(100_000, 8).expect("a layout");
-    let mut pins = Vec::new();
-    for turn in 0..14 {
-        // Longer than the hole before it, so it lies behind that, and a block behind it keeps them apart.
-        let long = heap.allocate(layout(turn)).expect("memory").cast::<u8>();
-        let pinned = heap.allocate(pin).expect("memory").cast::<u8>();
-        // SAFETY: ours, and so large.
-        unsafe { pinned.write_bytes(turn as u8, pin.size()) };
-        pins.push(pinned);
-        // SAFETY: allocated for the layout.
-        unsafe { heap.deallocate(long, layout(turn)) };
-        heap.collect();
-        let room = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&place.0).expect("the file")) * 512;
-        assert!(room < 6 << 30, "holes take no room: {room} after {turn}");
-    }
-    let last = pins.iter().map(|pin| pin.as_ptr() as usize).max().expect("some");
-    assert!(last - heap.span().at > 50 << 30, "blocks lie across it");
-    heap.check().expect("a sound heap");
-    drop(heap);
-    let begun = std::time::Instant::now();
-    let heap = open(&place.0);
-    println!("a heap of 64 GiB was opened anew in {:?}", begun.elapsed());
-    for (turn, pinned) in pins.iter().enumerate() {
-        // SAFETY: written above.
-        let bytes = unsafe { std::slice::from_raw_parts(pinned.as_ptr(), pin.size()) };
-        assert!(bytes.iter().all(|byte| *byte == turn as u8));
-        // SAFETY: allocated for the layout.
-        unsafe { heap.deallocate(*pinned, pin) };
-    }
-    // All of it is one run again.
-    let whole = Layout::from_size_align(40 << 30, 8).expect("a layout");
-    let (allocated, is_room) = (heap.stats().allocated, roomy_folder(50 << 30).is_some());
-    assert!(allocated < 1 << 20, "{allocated}");
-    assert!(heap.allocate(whole).is_ok() || !is_room);
     heap.check().expect("a sound heap");
 }
 
@@ -578,8 +516,13 @@ fn s4_there_is_one_root_null_at_first() {
     assert!(heap.global_ptr::<u64>().is_null());
 }
 
+/// In a process of its own: at the address it asks for, another test might have a heap.
 #[test]
 fn s7_several_heaps_at_once_and_never_over_something_mapped() {
+    in_own_process(several_heaps).well();
+}
+
+fn several_heaps() {
     let places: Vec<Place> = (0..8).map(|number| Place::new(&format!("s7-{number}"))).collect();
     let heaps: Vec<SharedHeap> = places.iter().map(|place| open(&place.0)).collect();
     for (number, heap) in heaps.iter().enumerate() {
@@ -607,116 +550,6 @@ fn s7_several_heaps_at_once_and_never_over_something_mapped() {
 }
 
 #[test]
-fn s8_growth_is_seen_by_all() {
-    if let Some(path) = as_child() {
-        let heap = open(&path);
-        let mut large = VecIn::new_in(&heap);
-        large.resize(6_000_000, 7_u64);
-        heap.set_global(large.leak().as_ptr());
-        return;
-    }
-    let place = Place::new("s8");
-    let heap = open(&place.0);
-    end(child("s8_growth_is_seen_by_all", &place));
-    // SAFETY: the child wrote so many.
-    let large = unsafe { std::slice::from_raw_parts(heap.global_ptr::<u64>(), 6_000_000) };
-    assert!(large.iter().all(|word| *word == 7));
-    // There is no more, and that is null.
-    assert!(heap.allocate(Layout::new::<[u64; 6_000_000]>()).is_err());
-    heap.check().expect("a sound heap");
-}
-
-/// Runs the test `name` as a child in a folder of so many KiB that only it sees; false if the system does not let it.
-fn in_small_folder(name: &str, kibibytes: usize) -> bool {
-    let program = env::current_exe().expect("the program's name");
-    let script =
-        format!("mount -t tmpfs -o size={kibibytes}k none /mnt || exit 77; exec \"$0\" --exact {name} --nocapture");
-    let status = Command::new("unshare")
-        .args(["-m", "sh", "-c", &script])
-        .arg(program)
-        .env("SHARED_CHILD", "/mnt/heap")
-        .status();
-    match status.map(|status| status.code()) {
-        Ok(Some(0)) => true,
-        Ok(Some(1 | 77)) | Err(_) => {
-            println!("SKIPPED: {name}: a folder of its own takes the right to mount one");
-            false
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn s8_a_full_disk_is_null_and_the_heap_is_as_it_was() {
-    let name = "s8_a_full_disk_is_null_and_the_heap_is_as_it_was";
-    let Some(path) = as_child() else {
-        in_small_folder(name, 16 << 10);
-        return;
-    };
-    let heap = open(&path);
-    for size in [100, 3000, 50_000, 1 << 20] {
-        let layout = Layout::from_size_align(size, 8).expect("a layout");
-        let mut blocks = Vec::new();
-        while let Ok(block) = heap.allocate(layout) {
-            // SAFETY: ours, and so large.
-            unsafe { block.cast::<u8>().write_bytes(size as u8, size) };
-            blocks.push(block.cast::<u8>());
-        }
-        assert!(blocks.len() * size > 1 << 20 && blocks.len() * size < 16 << 20, "{} of {size}", blocks.len());
-        heap.check().expect("a sound heap");
-        for block in blocks {
-            // SAFETY: written above.
-            let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), size) };
-            assert!(bytes.iter().all(|byte| *byte == size as u8));
-            // SAFETY: allocated above for the layout.
-            unsafe { heap.deallocate(block, layout) };
-        }
-    }
-    heap.check().expect("a sound heap");
-}
-
-#[test]
-fn s8_zeroed_blocks_have_room_on_the_disk() {
-    let name = "s8_zeroed_blocks_have_room_on_the_disk";
-    let Some(path) = as_child() else {
-        in_small_folder(name, 16 << 10);
-        return;
-    };
-    let heap = open(&path);
-    let size = 3 << 20;
-    let block = heap.malloc(size);
-    // SAFETY: ours, and so large.
-    unsafe { block.write_bytes(7, size) };
-    // SAFETY: live.
-    unsafe { heap.free(block) };
-    let zeroed = heap.calloc(1, size);
-    assert!(!zeroed.is_null());
-    // Others take what room there is left.
-    let mut other = fs::File::create(path.with_extension("other")).expect("a file");
-    while std::io::Write::write(&mut other, &[1; 65536]).is_ok_and(|bytes| bytes > 0) {}
-    // SAFETY: ours, and so large.
-    assert!(unsafe { std::slice::from_raw_parts(zeroed, size) }.iter().all(|byte| *byte == 0));
-    // SAFETY: as above.
-    unsafe { zeroed.write_bytes(7, size) };
-    heap.check().expect("a sound heap");
-}
-
-#[test]
-fn s8_a_limit_on_the_length_of_files_is_an_error() {
-    let place = Place::new("s8-limit");
-    in_orderly_child(&"a limit", || {
-        let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: libc::RLIM_INFINITY };
-        // SAFETY: the limit is there to be read.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
-        let error = SharedHeap::open(&place.0, SMALL, |_| {}).expect_err("files may not be so long");
-        assert!(
-            error.to_string().contains("larger than the file system or the limit of the process allows"),
-            "{error}"
-        );
-    });
-}
-
-#[test]
 fn s3_a_child_without_room_for_a_file_is_no_guest() {
     let place = Place::new("s3-files");
     let heap = open(&place.0);
@@ -734,7 +567,7 @@ fn s3_a_child_without_room_for_a_file_is_no_guest() {
     };
     if as_child().is_none() {
         // In a process of its own: no other test can open a file meanwhile.
-        end(child("s3_a_child_without_room_for_a_file_is_no_guest", &place));
+        end(child(&place));
     } else {
         let before = limit(0);
         in_orderly_child(&"no room for files", || {
@@ -746,140 +579,4 @@ fn s3_a_child_without_room_for_a_file_is_no_guest() {
     heap.check().expect("a sound heap");
     // SAFETY: live.
     unsafe { heap.free(ours) };
-}
-
-#[test]
-fn s8_a_disk_without_room_for_pages_is_null() {
-    let name = "s8_a_disk_without_room_for_pages_is_null";
-    let Some(path) = as_child() else {
-        in_small_folder(name, 1 << 10);
-        return;
-    };
-    let heap = open(&path);
-    for size in [8, 3000, 1 << 20, 100, 50_000] {
-        assert!(heap.allocate(Layout::from_size_align(size, 8).expect("a layout")).is_err());
-    }
-    heap.check().expect("a sound heap");
-}
-
-#[test]
-fn s8_a_disk_too_small_for_a_heap_is_an_error() {
-    let name = "s8_a_disk_too_small_for_a_heap_is_an_error";
-    let Some(path) = as_child() else {
-        in_small_folder(name, 16);
-        return;
-    };
-    for _ in 0..2 {
-        let error = SharedHeap::open(&path, SMALL, |_| unreachable!("there is no heap")).expect_err("there is no room");
-        assert!(error.to_string().contains("no room left on the disk"), "{error}");
-    }
-}
-
-#[test]
-fn s9_a_changed_header_is_refused_and_says_why() {
-    let place = Place::new("s9-header");
-    drop(open(&place.0));
-    let file = fs::OpenOptions::new().read(true).write(true).open(&place.0).expect("the file");
-    let mut first = [0; 64];
-    file.read_exact_at(&mut first, 0).expect("a header");
-    for at in 0..first.len() {
-        for bit in 0..8 {
-            let mut bytes = first;
-            bytes[at] ^= 1 << bit;
-            file.write_all_at(&bytes, 0).expect("written");
-            let error = SharedHeap::open(&place.0, SMALL.wait(Duration::ZERO), |_| {}).expect_err("it is changed");
-            assert!(error.to_string().starts_with("shared heap: "), "{error}");
-        }
-    }
-    file.write_all_at(&first, 0).expect("written");
-    for bytes in [4096, (64 << 20) - 4096, (64 << 20) + 4096] {
-        file.set_len(bytes).expect("cut");
-        let error = SharedHeap::open(&place.0, SMALL, |_| {}).expect_err("it has another length");
-        assert!(error.to_string().contains("was made with 67108864"), "{error}");
-        file.set_len(64 << 20).expect("as it was");
-    }
-    for path in ["/dev/null", "/tmp", "/nowhere/at/all", "/proc/self/mem"] {
-        let error = SharedHeap::open(path, SMALL, |_| {}).expect_err("no regular file");
-        assert!(!error.to_string().is_empty(), "{error}");
-    }
-    let place = Place::new("s9-link");
-    std::os::unix::fs::symlink("/tmp/elsewhere", &place.0).expect("a link");
-    SharedHeap::open(&place.0, SMALL, |_| {}).expect_err("a link is not followed");
-}
-
-/// Runs `work` in a forked child, which must end in an orderly way; `what` tells what it was about.
-fn in_orderly_child(what: &dyn std::fmt::Debug, work: impl FnOnce()) {
-    // SAFETY: the child calls the heap, and reports by ending.
-    let process = unsafe { libc::fork() };
-    assert!(process >= 0);
-    if process == 0 {
-        // SAFETY: no preconditions. What hangs is ended.
-        unsafe { libc::alarm(20) };
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        // SAFETY: no preconditions.
-        unsafe { libc::_exit(i32::from(result.is_err())) };
-    }
-    let mut status = 0;
-    // SAFETY: the child is ours.
-    assert_eq!(unsafe { libc::waitpid(process, &raw mut status, 0) }, process);
-    assert_eq!(status, 0, "{what:?}");
-}
-
-#[test]
-fn s9_random_bytes_in_any_record_are_an_error_or_do_no_harm() {
-    let place = Place::new("s9-random");
-    let sound = Sound::make(&place.0, SMALL);
-    let rounds = env::var("SHARED_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
-    let mut state = u64::from(std::process::id()) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    for _ in 0..rounds {
-        let mut changes = Vec::new();
-        for _ in 0..=next() % 3 {
-            let (at, old) = sound.word(next() % sound.words());
-            let new = match next() % 5 {
-                0 => next(),
-                1 => old ^ 1 << (next() % 64),
-                2 => old.wrapping_add(8 * (next() % 64)),
-                3 => u64::MAX >> (next() % 64),
-                _ => 0,
-            };
-            sound.set(at, new);
-            changes.push((at, old, new));
-        }
-        in_orderly_child(&changes, || sound.use_it(SMALL));
-        sound.restore();
-    }
-    // The file itself is still a heap.
-    open(&place.0).check().expect("a sound heap");
-}
-
-/// Words that are off by a little are believed more easily than random ones: counts, places to cut from, links from record to record.
-#[test]
-fn s9_a_word_that_is_off_by_a_little_is_an_error_or_does_no_harm() {
-    let place = Place::new("s9-little");
-    let sound = Sound::make(&place.0, SMALL);
-    // Every how manieth word; a campaign takes each.
-    let stride = env::var("SHARED_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(sound.words() / 100 + 1);
-    let changes: [fn(u64) -> u64; 6] = [
-        |old| old.wrapping_sub(64),
-        |old| old.wrapping_add(64),
-        |old| old ^ 512,
-        |old| old ^ 4096,
-        |old| old.wrapping_sub(1),
-        |old| old.wrapping_add(1 << 32),
-    ];
-    for index in (u64::from(std::process::id()) % stride..sound.words()).step_by(stride as usize) {
-        let (at, old) = sound.word(index);
-        for change in changes {
-            sound.set(at, change(old));
-            in_orderly_child(&(at, old, change(old)), || sound.use_it(SMALL));
-            sound.restore();
-        }
-    }
-    open(&place.0).check().expect("a sound heap");
 }

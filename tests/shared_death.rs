@@ -7,12 +7,15 @@
 mod diary;
 #[path = "common/place.rs"]
 mod place;
+#[path = "common/random.rs"]
+mod random;
 
 use diary::{CHILD, Common, Diary, Entry, GIVEN, GOING, SIZES, SMALL};
 use diary::{
     begin, begin_to_wander, count, forked, go_on, go_with_parent, in_doubt, is_painted, stride, wait_for, wander,
 };
 use place::Place;
+use random::seed;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -38,8 +41,8 @@ fn die_at_each_step(name: &str, scheme: Scheme, stride: u64) {
     let (mut base, mut lost, mut deaths) = (heap.stats().allocated, 0, 0u64);
     let begun = Instant::now();
     let stride = diary::stride(stride);
-    // Each run has another begin.
-    let first = 1 + u64::from(std::process::id()) % stride;
+    // In a campaign, each run has another begin.
+    let first = 1 + seed() % stride;
     for last in (first..=steps).step_by(stride as usize) {
         let status = run(last);
         // The ways through a heap that has been used are not all equally long.
@@ -129,7 +132,7 @@ fn stop_at_steps(name: &str, scheme: Scheme, stride: u64) {
     let (mut base, mut waited, mut turns) = (heap.stats().allocated, 0, 0u64);
     // Each takes as long as others wait: not all of them, however many are asked for.
     let stride = diary::stride(stride).max(13);
-    for halt in (1 + u64::from(std::process::id()) % stride..=steps).step_by(stride as usize) {
+    for halt in (1 + seed() % stride..=steps).step_by(stride as usize) {
         for fate in [Fate::Dies, Fate::GoesOn] {
             turns += 1;
             let process = begin_to_wander(&heap, stopped, halt, 0);
@@ -573,9 +576,9 @@ fn die_at_each_instruction(
     };
     let (begun, mut deaths, mut lost) = (Instant::now(), 0u64, 0);
     let mut base = heap.stats().allocated;
-    // Each run has another begin.
+    // In a campaign, each run has another begin.
     let stride = stride(8);
-    let mut most_steps = u64::from(std::process::id()) % stride;
+    let mut most_steps = seed() % stride;
     loop {
         let process = begin();
         let is_done = step_through(process, most_steps) < most_steps;

@@ -1,7 +1,5 @@
 //! The C names of shared heaps (row C2), in programs that know nothing of Rust, and the examples of shared heaps in both languages.
 
-#![allow(clippy::disallowed_macros, reason = "a test says what it skips")]
-
 #[path = "common/c_programs.rs"]
 mod c_programs;
 #[path = "common/example.rs"]
@@ -10,6 +8,7 @@ mod example;
 mod place;
 
 use c_programs::in_time::{output_in_time, status_in_time};
+use c_programs::skipped::skipped;
 use c_programs::{CRATE, Folder, build, is_installed, said};
 use place::Place;
 use std::collections::BTreeSet;
@@ -149,7 +148,7 @@ fn c2_a_full_disk_is_an_error_of_the_call() {
             assert_eq!(String::from_utf8_lossy(&output.stdout), says);
         } else {
             assert!(matches!(output.status.code(), Some(1 | 77)), "{output:?}");
-            println!("\nSKIPPED: a full disk: a folder of its own takes the right to mount one");
+            skipped("a full disk: a folder of its own takes the right to mount one");
         }
     }
 }

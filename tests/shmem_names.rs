@@ -1,7 +1,5 @@
 //! The C names of symmetric heaps (row C3), in programs that know nothing of Rust.
 
-#![allow(clippy::disallowed_macros, reason = "a test says what it skips")]
-
 #[path = "common/c_programs.rs"]
 mod c_programs;
 #[path = "common/example.rs"]
@@ -9,6 +7,7 @@ mod c_programs;
 mod example;
 
 use c_programs::in_time::output_in_time;
+use c_programs::skipped::skipped;
 use c_programs::{CRATE, Folder, build, is_installed, said};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -97,7 +96,7 @@ fn c3_a_program_for_any_openshmem_runs_unchanged() {
     let ours: Vec<String> = [1, 2, 4].map(|pes| said(&mut run(pes, &[], &program))).into();
     assert!(ours[2].starts_with("4 PEs, smallest "), "{}", ours[2]);
     if !is_installed("oshcc") {
-        println!("SKIPPED: the same program with Open MPI, whose output it is compared with");
+        skipped("the same program with Open MPI, whose output it is compared with");
         return;
     }
     let theirs = folder.0.join("ring-of-open-mpi");

@@ -1,11 +1,12 @@
 //! With the feature `valgrind`, memcheck finds what a program does wrong with our blocks, and says nothing of one that does
 //! nothing wrong.
 
-#![allow(clippy::disallowed_macros, reason = "a test says what it skips")]
-
 #[path = "common/example.rs"]
 mod example;
+#[path = "common/skipped.rs"]
+mod skipped;
 
+use skipped::skipped;
 use std::process::Command;
 
 /// The exit status of a run in which memcheck has found something.
@@ -26,7 +27,7 @@ fn check(mistake: &str, size: usize) -> Option<(i32, String)> {
 fn memcheck_finds_mistakes_and_nothing_else() {
     for size in [40, 100_000] {
         let Some((status, report)) = check("correct", size) else {
-            return println!("SKIPPED: memcheck: valgrind is not installed");
+            return skipped("memcheck: valgrind is not installed");
         };
         assert_eq!((status, report.as_str()), (0, ""), "a correct program, {size} bytes");
         let mistakes = [

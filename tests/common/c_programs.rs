@@ -1,11 +1,14 @@
 //! C programs that tests compile and run, and the library for them.
 
-#![allow(dead_code, clippy::disallowed_macros, reason = "each user takes what it needs, and says what it skips")]
+#![allow(dead_code, reason = "each user takes what it needs")]
 
 #[path = "in_time.rs"]
 pub(crate) mod in_time;
+#[path = "skipped.rs"]
+pub(crate) mod skipped;
 
 use in_time::output_in_time;
+use skipped::skipped;
 use std::fs::{create_dir_all, remove_dir_all, write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -37,7 +40,7 @@ pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     if !installed {
-        println!("\nSKIPPED: {program} is not installed");
+        skipped(&format!("{program} is not installed"));
     }
     installed
 }

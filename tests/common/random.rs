@@ -10,11 +10,21 @@ impl Random {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    /// A number of 64 bits.
+    pub(crate) fn word(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % end
+        self.0
     }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.word() >> 11) as usize % end
+    }
+}
+
+/// Where a test that takes some of many cases begins: the same ones in every run, others in a campaign (`STRATALLOC_SEED`).
+pub(crate) fn seed() -> u64 {
+    std::env::var("STRATALLOC_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each user takes what it needs")]
 
+#[path = "skipped.rs"]
+pub(crate) mod skipped;
+
+use skipped::skipped;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use stratalloc::Stratalloc;
@@ -18,7 +22,7 @@ pub(crate) fn use_userfaultfd() -> bool {
     match hooks::init(&Settings::new().choice(Choice::new().only("userfaultfd"))) {
         Ok(_) => true,
         Err(error) => {
-            eprintln!("SKIPPED: no userfaultfd here: {error}");
+            skipped(&format!("no userfaultfd here: {error}"));
             false
         }
     }
