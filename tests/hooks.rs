@@ -443,3 +443,86 @@ fn h3_a_callback_that_panics_ends_the_process() {
 fn h3_a_fork_leaves_registrations_to_the_parent() {
     in_own_process(|| forks("allocator")).well();
 }
+
+static BEGUN: AtomicBool = AtomicBool::new(false);
+static ENDED: AtomicBool = AtomicBool::new(false);
+static FORKS: AtomicBool = AtomicBool::new(false);
+static CHILD: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Forks from the inside of a callback, once, while another thread is in it, too.
+fn fork_beside_another_call() {
+    if !BEGUN.swap(true, SeqCst) {
+        while !ENDED.load(SeqCst) {
+            std::thread::yield_now();
+        }
+    } else if FORKS.swap(false, SeqCst) {
+        // SAFETY: the child ends by itself.
+        CHILD.store(unsafe { libc::fork() } as usize, SeqCst);
+    }
+}
+
+#[test]
+fn h3_a_fork_from_inside_of_a_callback_leaves_calls_of_other_threads_to_the_parent() {
+    in_own_process(|| {
+        use_component("allocator");
+        let callback = hooks::on_release(|_| fork_beside_another_call()).expect("a component");
+        let other = std::thread::spawn(give_back);
+        while !BEGUN.load(SeqCst) {
+            std::thread::yield_now();
+        }
+        FORKS.store(true, SeqCst);
+        while CHILD.load(SeqCst) == usize::MAX {
+            give_back();
+        }
+        if CHILD.load(SeqCst) == 0 {
+            // SAFETY: no preconditions. What hangs is ended.
+            unsafe { libc::alarm(30) };
+            assert!(callback.unregister(), "the other thread is not in it here");
+            // SAFETY: no preconditions.
+            unsafe { libc::_exit(7) };
+        }
+        let mut status = 0;
+        // SAFETY: the child is ours.
+        unsafe { libc::waitpid(CHILD.load(SeqCst) as i32, &raw mut status, 0) };
+        assert_eq!(libc::WEXITSTATUS(status), 7, "the child ends well: {status:x}");
+        ENDED.store(true, SeqCst);
+        other.join().expect("it ends well");
+        assert!(callback.unregister());
+    })
+    .well();
+}
+
+#[test]
+fn h3_what_callbacks_register_in_the_child_of_a_fork_is_the_childs() {
+    in_own_process(|| {
+        hooks::init(&Settings::new().component(&BOLD)).expect("bold serves");
+        let at = |page: usize| (page * PAGE) as *const u8;
+        for page in 2..7 {
+            hooks::register(at(page), PAGE, 1).expect("registered");
+        }
+        let parent = std::process::id();
+        let _callback = hooks::on_release(move |release| {
+            // Of page 7 the component tells each time.
+            if std::process::id() != parent && release.base != 7 * PAGE {
+                // Once more the same, and another one in front of all.
+                let base = release.base as *const u8;
+                hooks::register(base, release.bytes, 1).expect("registered");
+                hooks::register(at(1), 1 + release.base / PAGE, 1).expect("registered");
+            }
+        });
+        told::in_child(|| {
+            assert_eq!(hooks::process(), Ok(6));
+            assert_eq!(hooks::registered(), 10, "what the parent had is gone, and what callbacks registered is not");
+            for page in 2..7 {
+                hooks::deregister(at(page), PAGE, 1).expect("the child's own");
+                hooks::deregister(at(1), 1 + page, 1).expect("the child's own");
+            }
+            assert!(!hooks::changed());
+            // And in a child of the child none of it is.
+            hooks::register(at(3), PAGE, 1).expect("registered");
+            told::in_child(|| assert_eq!((hooks::process(), hooks::registered()), (Ok(2), 2)));
+        });
+        assert_eq!(hooks::registered(), 5);
+    })
+    .well();
+}

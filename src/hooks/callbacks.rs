@@ -46,25 +46,46 @@ const fn with_state(word: u64, state: u64) -> u64 {
     (word & !(3 << STATE)) | state << STATE
 }
 
+/// A thread tells: on its stack, until it has told all.
+struct Telling {
+    /// What it calls just now.
+    node: Cell<Option<&'static Node>>,
+    /// Whether it tells from inside the allocator.
+    from_allocator: bool,
+    /// What it told when a callback made it tell this.
+    outer: *const Telling,
+}
+
 #[cfg(loom)]
 loom::thread_local! {
-    static INSIDE: Cell<(u32, u32)> = Cell::new((0, 0));
+    static INSIDE: Cell<*const Telling> = Cell::new(core::ptr::null());
 }
 #[cfg(not(loom))]
 std::thread_local! {
-    /// Callbacks that this thread is in, and how many of them were told from inside the allocator.
-    static INSIDE: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    /// What this thread tells; null outside of callbacks.
+    static INSIDE: Cell<*const Telling> = const { Cell::new(core::ptr::null()) };
+}
+
+/// What this thread tells, the innermost first.
+fn told_here() -> impl Iterator<Item = &'static Telling> {
+    let mut at = INSIDE.with(Cell::get);
+    core::iter::from_fn(move || {
+        // SAFETY: it is on this thread's stack below the caller, who uses it no longer than it runs.
+        let telling = unsafe { at.as_ref() }?;
+        at = telling.outer;
+        Some(telling)
+    })
 }
 
 /// Whether this thread is in a callback.
 pub(super) fn is_inside() -> bool {
-    INSIDE.with(Cell::get).0 > 0
+    told_here().next().is_some()
 }
 
 /// Whether this thread is in a callback that may neither allocate nor free.
 #[cfg(debug_assertions)]
 pub(super) fn is_in_allocator() -> bool {
-    INSIDE.with(Cell::get).1 > 0
+    told_here().any(|telling| telling.from_allocator)
 }
 
 /// The callbacks.
@@ -138,16 +159,19 @@ impl Callbacks {
 
     /// Tells all of them.
     pub(super) fn tell(&self, release: &Release) {
-        let (depth, allocator) = INSIDE.with(Cell::get);
-        INSIDE.with(|inside| inside.set((depth + 1, allocator + u32::from(release.from_allocator))));
+        let outer = INSIDE.with(Cell::get);
+        let telling = Telling { node: Cell::new(None), from_allocator: release.from_allocator, outer };
+        INSIDE.with(|inside| inside.set(&raw const telling));
         for node in self.nodes().filter(|node| node.enter()) {
+            telling.node.set(Some(node));
             let must_return = MustReturn;
             node.call(release);
             core::mem::forget(must_return);
+            telling.node.set(None);
             // Release: the call has ended; pairs with `take`.
             node.word.fetch_sub(1, if twin::is(Twin::Told) { Relaxed } else { Publish });
         }
-        INSIDE.with(|inside| inside.set((depth, allocator)));
+        INSIDE.with(|inside| inside.set(outer));
     }
 
     /// Takes a callback off the chain: no call of it begins any more. Outside of callbacks it waits until none runs. False if it was off.
@@ -181,13 +205,12 @@ impl Callbacks {
         }
     }
 
-    /// In the child of a fork: calls of other threads do not run here.
+    /// In the child of a fork: calls of other threads do not run here; those run that this thread is forking from the inside of.
     pub(super) fn abandon(&self) {
-        // A call of this thread's own may run, which is forking from inside it: what is dropped too late does no harm.
-        if !is_inside() {
-            for node in self.nodes() {
-                node.word.fetch_and(!CALLS, Relaxed);
-            }
+        for node in self.nodes() {
+            let is_own = |telling: &Telling| telling.node.get().is_some_and(|called| core::ptr::eq(called, node));
+            let own = told_here().filter(|telling| is_own(telling)).count() as u64;
+            node.word.store(node.word.load(Relaxed) & !CALLS | own, Relaxed);
         }
     }
 }

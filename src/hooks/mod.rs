@@ -66,7 +66,7 @@ pub use settings::{Chosen, Settings};
 use crate::fatal::{Fatal, die};
 use crate::lock::{Locked, Rank, Spin};
 use crate::os::{self, Span};
-use crate::sync::{Acquire, AtomicPtr, AtomicU32, Relaxed, Release as Publish};
+use crate::sync::{Acquire, AtomicPtr, AtomicU32, Relaxed, Release as Publish, is_set};
 use callbacks::{Callbacks, Place};
 use core::cell::Cell;
 use core::ptr::null_mut;
@@ -81,14 +81,24 @@ static CHANGED: AtomicU32 = AtomicU32::new(0);
 
 static CALLBACKS: Callbacks = Callbacks::new();
 
-/// What is registered, and where.
-static REGISTERED: Locked<Ranges<Site>, Spin> = Locked::new(Rank::Registered, Ranges::new());
+/// What is kept of a range that is registered.
+struct Registered {
+    /// Where it was.
+    #[cfg_attr(not(feature = "malloc-debug"), allow(dead_code, reason = "it is the corruption hunter's"))]
+    site: Site,
+    /// In which life of the process, counted by forks.
+    life: u32,
+}
+
+/// What is registered.
+static REGISTERED: Locked<Ranges<Registered>, Spin> = Locked::new(Rank::Registered, Ranges::new());
 
 static CENTER: Center = Center {
     chosen: AtomicPtr::new(null_mut()),
     choosing: Gate::new(),
     processing: Gate::new(),
     forked: AtomicU32::new(0),
+    life: AtomicU32::new(0),
 };
 
 /// Who serves.
@@ -101,6 +111,8 @@ struct Center {
     processing: Gate,
     /// 1 from a fork, in the child, until somebody uses hooks there.
     forked: AtomicU32,
+    /// Forks that this process comes from.
+    life: AtomicU32,
 }
 
 /// The components of this crate.
@@ -287,7 +299,8 @@ pub fn register(base: *const u8, bytes: usize, cookie: u64) -> Result<(), HooksE
             let pages = pages_of(span);
             let watched = chosen.component.watch(pages.at, pages.bytes);
             watched.map_err(|Unwatched(why)| HooksError::Unwatched { base, bytes, why })?;
-            if registered.enter(key, site).is_err() {
+            let life = CENTER.life.load(Relaxed);
+            if registered.enter(key, Registered { site, life }).is_err() {
                 unwatch(registered, chosen.component, pages);
                 return Err(HooksError::NoMemory);
             }
@@ -319,7 +332,7 @@ pub fn deregister(base: *const u8, bytes: usize, cookie: u64) -> Result<(), Hook
 }
 
 /// Has the component watch those of these pages no more that are no registered range's.
-fn unwatch(registered: &Ranges<Site>, component: &dyn Component, pages: Span) {
+fn unwatch(registered: &Ranges<Registered>, component: &dyn Component, pages: Span) {
     let from = Cell::new(pages.at);
     let give_up = |to: usize| {
         if to > from.get() {
@@ -358,7 +371,7 @@ pub fn registered() -> usize {
 #[inline]
 #[must_use]
 pub fn changed() -> bool {
-    CHANGED.load(Relaxed) != 0
+    is_set(&CHANGED)
 }
 
 /// Whether somebody in the process is about to take registered memory away, or has just done so, and was not heard yet. When this was false,
@@ -395,22 +408,41 @@ pub fn process() -> Result<usize, HooksError> {
 
 /// In the child of a fork, at its first use of hooks: what the parent registered is not registered here.
 fn revive(chosen: &Chosen, count: &dyn Fn()) -> Result<(), HooksError> {
-    each_registered(&mut |span| {
-        CALLBACKS.tell(&Release { base: span.at, bytes: span.bytes, from_allocator: false });
-        count();
-    });
-    REGISTERED.with(|registered| {
-        while let Some(id) = registered.any() {
-            registered.remove(id);
-            let _ = registered.give_back(id);
+    loop {
+        let life = CENTER.life.load(Relaxed);
+        // First: what callbacks register from here on is this process's, and watched.
+        let opened = chosen.component.open();
+        tell_of_earlier_lives(life, count);
+        opened.map_err(|why| {
+            HooksError::Choice(ChoiceError::Nobody { refusals: [(chosen.component.name(), why)].into() })
+        })?;
+        // Else a callback has forked, and this is its child.
+        if CENTER.life.load(Relaxed) == life {
+            CENTER.forked.store(0, Relaxed);
+            return Ok(());
         }
-    });
-    chosen
-        .component
-        .open()
-        .map_err(|why| HooksError::Choice(ChoiceError::Nobody { refusals: [(chosen.component.name(), why)].into() }))?;
-    CENTER.forked.store(0, Relaxed);
-    Ok(())
+    }
+}
+
+/// Tells of all that was registered in other lives of the process than `life`, and takes it out.
+fn tell_of_earlier_lives(life: u32, count: &dyn Fn()) {
+    let everywhere = Span { at: 0, bytes: usize::MAX };
+    let is_earlier = |range: &Registered| range.life != life;
+    let next = |registered: &mut Ranges<Registered>| {
+        registered.overlapping(everywhere, &mut |_, range| is_earlier(range)).map(|id| registered.key(id))
+    };
+    while let Some(key) = REGISTERED.with(next) {
+        CALLBACKS.tell(&Release { base: key.at, bytes: key.end - key.at, from_allocator: false });
+        count();
+        // Then only: a child of this one has it to be told of, if a thread forks meanwhile.
+        REGISTERED.with(|registered| {
+            let mut is_told = |other, range: &Registered| other == key && is_earlier(range);
+            if let Some(id) = registered.overlapping(key.span(), &mut is_told) {
+                registered.remove(id);
+                let _ = registered.give_back(id);
+            }
+        });
+    }
 }
 
 /// Tells all callbacks.
@@ -481,6 +513,7 @@ extern "C" fn after_fork_in_child() {
     CENTER.processing.abandon();
     CALLBACKS.abandon();
     if CENTER.chosen().is_some() {
+        CENTER.life.fetch_add(1, Relaxed);
         // First: what processes in this thread, if it is forking from inside that, settles nothing from now on.
         CENTER.forked.store(1, Relaxed);
         announce();

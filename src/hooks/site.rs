@@ -1,5 +1,6 @@
 //! Where something was registered: nothing, but with the corruption hunter.
 
+use super::Registered;
 use super::ranges::Ranges;
 use crate::lock::{Locked, Spin};
 use crate::os::Span;
@@ -33,16 +34,16 @@ impl Site {
 
 /// Reports ranges that are still registered though all callbacks were told that `gone` goes.
 #[cfg(not(feature = "malloc-debug"))]
-pub(super) const fn report_left(_: &Locked<Ranges<Site>, Spin>, _: Span) {}
+pub(super) const fn report_left(_: &Locked<Ranges<Registered>, Spin>, _: Span) {}
 
 /// Reports ranges that are still registered though all callbacks were told that `gone` goes.
 #[cfg(feature = "malloc-debug")]
-pub(super) fn report_left(registered: &Locked<Ranges<Site>, Spin>, gone: Span) {
+pub(super) fn report_left(registered: &Locked<Ranges<Registered>, Spin>, gone: Span) {
     let next = || {
         registered.with(|registered| {
-            let id = registered.overlapping(gone, &mut |_, site| !site.is_reported)?;
-            registered.value_mut(id).is_reported = true;
-            Some((registered.key(id), registered.value(id).site))
+            let id = registered.overlapping(gone, &mut |_, range| !range.site.is_reported)?;
+            registered.value_mut(id).site.is_reported = true;
+            Some((registered.key(id), registered.value(id).site.site))
         })
     };
     while let Some((key, site)) = next() {
