@@ -34,6 +34,9 @@ pub(crate) enum Fatal {
     /// A release callback panicked.
     #[cfg(feature = "hooks")]
     CallbackUnwinds,
+    /// A component of the hooks panicked.
+    #[cfg(feature = "hooks")]
+    ComponentUnwinds,
     /// A run was freed whose first page does not begin a run of that length.
     NotARun,
 }
@@ -86,6 +89,11 @@ impl Fatal {
             #[cfg(feature = "hooks")]
             Self::CallbackUnwinds => {
                 "stratalloc: a release callback panicked; it is called where nothing may unwind, so catch that inside of it\n"
+            }
+            #[cfg(feature = "hooks")]
+            Self::ComponentUnwinds => {
+                "stratalloc: a component of the hooks panicked where it was asked to watch memory; nothing may unwind there, so \
+                 refuse with Unwatched\n"
             }
             Self::NotARun => {
                 "stratalloc: pages were freed that are no run of that length; free with the pointer and the Layout of \

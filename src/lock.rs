@@ -214,11 +214,12 @@ impl<T, L: RawLock> Locked<T, L> {
     /// What is behind a lock that `hold` took.
     ///
     /// # Safety
-    /// - This thread, or the one it was forked from, holds the lock by `hold`, and nobody changes the value meanwhile.
+    /// - This thread, or the one it was forked from, holds the lock by `hold`, and nothing else refers to the value meanwhile.
     #[cfg(all(feature = "hooks", not(loom)))]
-    pub(crate) unsafe fn held(&self) -> &T {
+    #[allow(clippy::mut_from_ref, reason = "the lock is held")]
+    pub(crate) unsafe fn held(&self) -> &mut T {
         // SAFETY: handed on to the caller.
-        unsafe { &*self.value.get() }
+        unsafe { &mut *self.value.get() }
     }
 
     /// Gives back what `hold` took.

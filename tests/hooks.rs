@@ -89,6 +89,7 @@ impl Component for Own {
         if base == 13 * PAGE {
             return Err(Unwatched("thirteen"));
         }
+        assert_ne!(base, 14 * PAGE, "fourteen");
         self.watched.fetch_add(bytes / PAGE, SeqCst);
         Ok(())
     }
@@ -161,6 +162,8 @@ fn h1_components_are_chosen_by_name_priority_and_support() {
 #[test]
 fn h1_components_come_and_go_beside_other_calls() {
     in_own_process(|| {
+        // SAFETY: no other thread reads it yet.
+        unsafe { std::env::set_var("STRATALLOC_HOOKS", "allocator") };
         let busy = AtomicBool::new(true);
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -185,8 +188,6 @@ fn h1_components_come_and_go_beside_other_calls() {
                     }
                 }
             });
-            // SAFETY: nobody else changes it.
-            unsafe { std::env::set_var("STRATALLOC_HOOKS", "allocator") };
             for round in 0..600 {
                 let settings = Settings::new().component(&SHY).component(&BOLD);
                 let only = Settings::new().choice(Choice::new().only("allocator"));
@@ -440,13 +441,29 @@ fn h3_a_callback_that_panics_ends_the_process() {
 }
 
 #[test]
+fn h3_a_component_that_panics_ends_the_process() {
+    let ended = in_own_process(|| {
+        hooks::init(&Settings::new().component(&BOLD)).expect("bold serves");
+        _ = hooks::register((14 * PAGE) as *const u8, 1, 1);
+    });
+    let line = "stratalloc: a component of the hooks panicked where it was asked to watch memory; nothing may unwind there, so refuse \
+                with Unwatched\n";
+    // To panic allocates, which builds that check the order of locks end for that.
+    let order = "stratalloc: internal: locks taken against their order\n";
+    assert!(ended.stderr.contains(line) || cfg!(debug_assertions) && ended.stderr.contains(order), "{}", ended.stderr);
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended.status), Some(libc::SIGABRT));
+}
+
+#[test]
 fn h3_a_fork_leaves_registrations_to_the_parent() {
     in_own_process(|| forks("allocator")).well();
 }
 
 static BEGUN: AtomicBool = AtomicBool::new(false);
 static ENDED: AtomicBool = AtomicBool::new(false);
-static FORKS: AtomicBool = AtomicBool::new(false);
+std::thread_local! {
+    static FORKS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
 static CHILD: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// Forks from the inside of a callback, once, while another thread is in it, too.
@@ -455,7 +472,7 @@ fn fork_beside_another_call() {
         while !ENDED.load(SeqCst) {
             std::thread::yield_now();
         }
-    } else if FORKS.swap(false, SeqCst) {
+    } else if FORKS.replace(false) {
         // SAFETY: the child ends by itself.
         CHILD.store(unsafe { libc::fork() } as usize, SeqCst);
     }
@@ -470,7 +487,7 @@ fn h3_a_fork_from_inside_of_a_callback_leaves_calls_of_other_threads_to_the_pare
         while !BEGUN.load(SeqCst) {
             std::thread::yield_now();
         }
-        FORKS.store(true, SeqCst);
+        FORKS.set(true);
         while CHILD.load(SeqCst) == usize::MAX {
             give_back();
         }
@@ -520,9 +537,53 @@ fn h3_what_callbacks_register_in_the_child_of_a_fork_is_the_childs() {
             assert!(!hooks::changed());
             // And in a child of the child none of it is.
             hooks::register(at(3), PAGE, 1).expect("registered");
-            told::in_child(|| assert_eq!((hooks::process(), hooks::registered()), (Ok(2), 2)));
+            told::in_child(|| {
+                assert_eq!(hooks::registered(), 0);
+                assert_eq!((hooks::process(), hooks::registered()), (Ok(2), 2));
+            });
         });
         assert_eq!(hooks::registered(), 5);
+    })
+    .well();
+}
+
+static FORKED_AGAIN: AtomicBool = AtomicBool::new(false);
+static GRANDCHILD: AtomicBool = AtomicBool::new(false);
+
+/// A child is told of what was its parent's, and forks meanwhile: the child of that is told of what was both's.
+#[test]
+fn h3_a_fork_while_the_child_of_one_is_told() {
+    in_own_process(|| {
+        hooks::init(&Settings::new().component(&BOLD)).expect("bold serves");
+        let at = |page: usize| (page * PAGE) as *const u8;
+        for page in 2..7 {
+            hooks::register(at(page), PAGE, 1).expect("registered");
+        }
+        let parent = std::process::id();
+        let _callback = hooks::on_release(move |release| {
+            assert_eq!(hooks::init(&Settings::new()).err(), Some(HooksError::Inside));
+            if std::process::id() != parent && release.base != 7 * PAGE {
+                hooks::register(release.base as *const u8, release.bytes, 1).expect("registered");
+                if release.base == 4 * PAGE && !FORKED_AGAIN.swap(true, SeqCst) {
+                    // SAFETY: the child goes on below.
+                    GRANDCHILD.store(unsafe { libc::fork() } == 0, SeqCst);
+                }
+            }
+        });
+        told::in_child(|| {
+            hooks::process().expect("processed");
+            assert_eq!(hooks::registered(), 5);
+            // Nothing is left to be told.
+            assert_eq!(hooks::process(), Ok(1));
+            if GRANDCHILD.load(SeqCst) {
+                // SAFETY: no preconditions.
+                unsafe { libc::_exit(0) };
+            }
+            let mut status = 0;
+            // SAFETY: the child of this one is its own.
+            unsafe { libc::wait(&raw mut status) };
+            assert_eq!(status, 0, "the child of the child ends well");
+        });
     })
     .well();
 }

@@ -9,6 +9,8 @@
     reason = "a test takes memory away, and says what was skipped"
 )]
 
+#[path = "hooks_cache/forks.rs"]
+mod forks;
 #[path = "common/own_process.rs"]
 mod own_process;
 #[path = "common/random.rs"]
@@ -23,7 +25,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use stratalloc::Stratalloc;
 use stratalloc::hooks::{self, Choice, GetError, Limits, RegistrationCache, Settings};
-use told::in_child;
 use told::skipped::skipped;
 
 #[global_allocator]
@@ -535,56 +536,6 @@ fn h6_memory_goes_when_its_registration_was_dropped_by_whomever() {
     .well();
 }
 
-fn forks_with_a_cache(name: &str) {
-    if !init(name) {
-        return;
-    }
-    let cache = RegistrationCache::dropping_at_once(Limits { entries: 8, bytes: 1 << 30 }).expect("a component");
-    let busy = AtomicBool::new(true);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while busy.load(SeqCst) {
-                    let block = Block::new(64);
-                    // SAFETY: ours, and so large.
-                    unsafe { block.at.write_bytes(0x77, 64 * PAGE) };
-                    cache.get(block.at, 64 * PAGE, slow).map(drop).expect("registered");
-                    drop(block);
-                    Stratalloc::collect();
-                }
-            });
-        }
-        let own = Block::new(64);
-        // SAFETY: ours, and so large.
-        unsafe { own.at.write_bytes(0x77, 64 * PAGE) };
-        for _ in 0..60 {
-            cache.get(own.at, 64 * PAGE, slow).map(drop).expect("registered");
-            in_child(|| {
-                // The cache is told of what the child's heap lets go, and serves it.
-                drop(Block::new(3000));
-                Stratalloc::collect();
-                let made = cache.stats().misses;
-                cache.get(own.at, 64 * PAGE, slow).map(drop).expect("registered");
-                assert_eq!(cache.stats().misses, made + 1, "the parent's registration is not the child's");
-                assert!(!hooks::changed());
-            });
-        }
-        busy.store(false, SeqCst);
-    });
-}
-
-#[test]
-fn h6_a_fork_leaves_a_cache_to_both() {
-    in_own_process(|| forks_with_a_cache("allocator")).well();
-}
-
-#[test]
-fn h6_a_fork_leaves_a_cache_to_both_by_userfaultfd() {
-    let ended = in_own_process(|| forks_with_a_cache("userfaultfd"));
-    ended.hand_on("SKIPPED");
-    ended.well();
-}
-
 #[test]
 fn h6_what_cannot_be_made_is_tried_again_with_room_and_what_is_invalid_is_not_found() {
     in_own_process(|| {
@@ -605,6 +556,73 @@ fn h6_what_cannot_be_made_is_tried_again_with_room_and_what_is_invalid_is_not_fo
         assert!(!pinned.is_current());
         drop(pinned);
         assert_eq!((cache.stats().entries, hooks::registered()), (0, 0));
+    })
+    .well();
+}
+
+/// Whatever is said to go, goes: ranges that would end behind the last address end there.
+#[test]
+fn h6_a_range_that_ends_nowhere_is_all_that_is_behind_it() {
+    in_own_process(|| {
+        assert!(init("allocator"));
+        let limits = Limits { entries: 100, bytes: 1 << 30 };
+        for cache in [RegistrationCache::new(limits), RegistrationCache::dropping_at_once(limits)] {
+            let cache = cache.expect("a component");
+            let bytes = [0_u8; 100];
+            cache.get(bytes.as_ptr(), 10, |_, _| Ok::<_, ()>(1)).map(drop).expect("registered");
+            cache.invalidate(bytes[5..].as_ptr(), usize::MAX);
+            assert_eq!((cache.stats().entries, cache.stats().released), (0, 1));
+        }
+    })
+    .well();
+}
+
+#[test]
+fn h6_what_is_never_unpinned_goes_with_its_cache() {
+    in_own_process(|| {
+        assert!(init("allocator"));
+        UNDONE.store(0, SeqCst);
+        let cache = RegistrationCache::new(Limits::default()).expect("a component");
+        let bytes = [0_u8; 100];
+        for at in 0..3 {
+            let pinned = cache.get(bytes[at * 10..].as_ptr(), 10, |_, _| Ok::<_, ()>(Counted)).expect("registered");
+            std::mem::forget(pinned);
+        }
+        assert_eq!(hooks::registered(), 3);
+        drop(cache);
+        assert_eq!((hooks::registered(), UNDONE.load(SeqCst)), (0, 3));
+        hooks::close().expect("nothing is registered");
+    })
+    .well();
+}
+
+/// A registration that, when it is dropped, has its cache forget where it was.
+struct Thorough(usize);
+
+static CACHE: std::sync::OnceLock<RegistrationCache<Thorough>> = std::sync::OnceLock::new();
+
+impl Drop for Thorough {
+    fn drop(&mut self) {
+        CACHE.get().expect("made before").invalidate(self.0 as *const u8, PAGE);
+        UNDONE.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn h6_who_drops_a_registration_does_not_wait_for_itself() {
+    in_own_process(|| {
+        assert!(init("allocator"));
+        UNDONE.store(0, SeqCst);
+        let cache = RegistrationCache::dropping_at_once(Limits { entries: 1, bytes: 1 << 30 }).expect("a component");
+        let cache = CACHE.get_or_init(|| cache);
+        let block = Block::new(8);
+        for page in 0..8 {
+            let make = |at: *const u8, _| Ok::<_, ()>(Thorough(at as usize));
+            cache.get(block.at.wrapping_add(page * PAGE), PAGE, make).map(drop).expect("registered");
+        }
+        assert_eq!(UNDONE.load(SeqCst), 7);
+        cache.clear();
+        assert_eq!(UNDONE.load(SeqCst), 8);
     })
     .well();
 }

@@ -293,12 +293,7 @@ fn h5_when_its_file_is_closed_all_that_was_registered_is_told() {
         let _callback = note_all();
         let at = map(8);
         hooks::register(at, 4 * PAGE, 1).expect("registered");
-        let files = std::fs::read_dir("/proc/self/fd").expect("files").flatten();
-        let ours = files.filter(|file| {
-            std::fs::read_link(file.path()).is_ok_and(|name| name.to_string_lossy().contains("userfaultfd"))
-        });
-        for file in ours {
-            let number = file.file_name().to_string_lossy().parse().expect("a number");
+        for number in files_of_hooks() {
             // SAFETY: what this breaks is the hooks' own.
             assert_eq!(unsafe { libc::close(number) }, 0);
         }
@@ -321,6 +316,116 @@ fn h5_when_its_file_is_closed_all_that_was_registered_is_told() {
 #[test]
 fn h5_a_fork_leaves_userfaultfd_to_the_parent() {
     let ended = in_own_process(|| forks("userfaultfd"));
+    ended.hand_on("SKIPPED");
+    ended.well();
+}
+
+/// The numbers of the files of the hooks.
+fn files_of_hooks() -> Vec<i32> {
+    let is_ours = |file: &std::fs::DirEntry| {
+        let name = std::fs::read_link(file.path()).unwrap_or_default();
+        ["userfaultfd", "eventfd"].iter().any(|kind| name.to_string_lossy().contains(kind))
+    };
+    let number = |file: std::fs::DirEntry| file.file_name().to_string_lossy().parse().expect("a number");
+    std::fs::read_dir("/proc/self/fd").expect("files").flatten().filter(is_ours).map(number).collect()
+}
+
+/// The numbers that such a program closes may be other files' by the time that the hooks learn of it.
+#[test]
+fn h5_a_file_that_has_the_number_by_now_is_left_alone() {
+    let ended = in_own_process(|| {
+        if !use_userfaultfd() {
+            return;
+        }
+        let _callback = note_all();
+        let at = map(8);
+        hooks::register(at, 4 * PAGE, 1).expect("registered");
+        // A pipe in which there is something to read has the numbers of all files of the hooks.
+        let mut ends = [0; 2];
+        // SAFETY: there is room for two.
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+        let text = [b'x'; 4096];
+        // SAFETY: so many bytes are there.
+        assert_eq!(unsafe { libc::write(ends[1], text.as_ptr().cast(), text.len()) }, 4096);
+        let ours = files_of_hooks();
+        assert_eq!(ours.len(), 2);
+        for number in &ours {
+            // SAFETY: what this breaks is the hooks' own.
+            assert_eq!(unsafe { libc::dup2(ends[0], *number) }, *number);
+        }
+        unmap(at.wrapping_add(2 * PAGE), 1);
+        while !TOLD.covers(at as usize, 4 * PAGE) {
+            hooks::process().expect("processed");
+            std::thread::yield_now();
+        }
+        hooks::deregister(at, 4 * PAGE, 1).expect("registered before");
+        hooks::close().expect("nothing is registered");
+        let mut there = 0;
+        for number in &ours {
+            // SAFETY: the place is an int.
+            assert_eq!(unsafe { libc::ioctl(*number, libc::FIONREAD, &raw mut there) }, 0, "it is open");
+            assert_eq!(there, 4096, "nobody has read of it");
+        }
+        assert!(use_userfaultfd());
+        hooks::register(at, PAGE, 2).expect("there is another one");
+        unmap(at, 1);
+        TOLD.clear();
+        hooks::process().expect("processed");
+        assert!(TOLD.covers(at as usize, PAGE));
+        hooks::deregister(at, PAGE, 2).expect("registered before");
+        // And where nothing was heard since: nobody waits for a thread that cannot be told.
+        for number in files_of_hooks() {
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::close(number) }, 0);
+        }
+        hooks::close().expect("nothing is registered");
+    });
+    ended.hand_on("SKIPPED");
+    ended.well();
+}
+
+/// What was heard of addresses before they were registered is told, but is no reason for a report; and registering calls no callback, so it may
+/// be done under a lock that callbacks take.
+#[test]
+fn h5_registering_calls_no_callback() {
+    let ended = in_own_process(|| {
+        if !use_userfaultfd() {
+            return;
+        }
+        static TABLE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+        let _callback = hooks::on_release(|release| {
+            if !release.from_allocator {
+                TABLE.lock().expect("not poisoned").push(release.base);
+            }
+        });
+        let at = map(4);
+        hooks::register(at, 4 * PAGE, 1).expect("registered");
+        // SAFETY: the test's own.
+        assert_eq!(unsafe { libc::madvise(at.cast(), PAGE, libc::MADV_DONTNEED) }, 0);
+        hooks::deregister(at, 4 * PAGE, 1).expect("registered before");
+        let table = TABLE.lock().expect("not poisoned");
+        assert!(hooks::changed());
+        hooks::register(at, 4 * PAGE, 2).expect("registered");
+        drop(table);
+        assert_eq!(hooks::process(), Ok(1));
+        assert_eq!(*TABLE.lock().expect("not poisoned"), [at as usize]);
+        assert!(!hooks::changed());
+        hooks::deregister(at, 4 * PAGE, 2).expect("registered before");
+        // In a child, too, until it asks.
+        hooks::register(at, 4 * PAGE, 3).expect("registered");
+        in_child(|| {
+            let table = TABLE.lock().expect("not poisoned");
+            hooks::register(at, PAGE, 4).expect("registered");
+            assert_eq!(hooks::registered(), 1);
+            hooks::deregister(at, 4 * PAGE, 3).expect_err("it is the parent's");
+            drop(table);
+            assert_eq!(hooks::process(), Ok(1), "of the parent's");
+            unmap(at, 1);
+            assert_eq!(hooks::process(), Ok(1), "of its own");
+            hooks::deregister(at, PAGE, 4).expect("registered before");
+            assert_eq!(hooks::registered(), 0);
+        });
+    });
     ended.hand_on("SKIPPED");
     ended.well();
 }

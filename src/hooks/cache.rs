@@ -6,9 +6,10 @@
 use super::caches::{Hold, Link};
 use super::entries::{CacheStats, Inner, Limits, Rest, State};
 use super::error::HooksError;
+use super::held::{Held, is_holder};
 use super::ranges::{Id, Key, Ranges};
 use super::{Callback, changed, deregister, is_in_flight, on_release, process, register};
-use crate::lock::{Locked, Rank, Spin};
+use crate::lock::Rank;
 use crate::os::{self, Span};
 use core::fmt;
 use core::ops::Deref;
@@ -54,7 +55,7 @@ impl<E: core::error::Error + 'static> core::error::Error for GetError<E> {
     }
 }
 struct Shared<T> {
-    inner: Locked<Inner<T>, Spin>,
+    inner: Held<Inner<T>>,
     limits: Limits,
     /// Whether values are dropped in callbacks.
     at_once: bool,
@@ -65,7 +66,7 @@ struct Shared<T> {
 unsafe impl<T: Send> Sync for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Shared<T> {}
-impl<T> Hold for Locked<Inner<T>, Spin> {
+impl<T> Hold for Held<Inner<T>> {
     fn hold(&self) {
         Self::hold(self);
     }
@@ -80,7 +81,7 @@ impl<T> Hold for Locked<Inner<T>, Spin> {
             let mut at = inner.dead;
             while let Some(id) = at {
                 let entry = inner.entry(id);
-                if entry.rest == Rest::Dropping {
+                if entry.rest.is_of_other() {
                     entry.rest = Rest::Husk;
                 }
                 at = entry.older;
@@ -104,8 +105,8 @@ impl<T: 'static> Shared<T> {
         self.inner.with(|inner| inner.release(span));
         if self.at_once {
             while self.drop_one() {}
-            // Another thread may be dropping one: it must be over before the memory goes.
-            while self.inner.with(|inner| inner.is_dropping(span)) {
+            // Another thread may be dropping one: it must be over before the memory goes. (Unless it waits for this one, which forks.)
+            while !is_holder() && self.inner.with(|inner| inner.is_dropping(span)) {
                 os::yield_now();
             }
         }
@@ -269,7 +270,7 @@ impl<T: Send + Sync + 'static> RegistrationCache<T> {
             next_tag: 0,
             stats: CacheStats::default(),
         };
-        let shared = Arc::new(Shared { inner: Locked::new(Rank::Cached, inner), limits, at_once, link: Link::new() });
+        let shared = Arc::new(Shared { inner: Held::new(Rank::Cached, inner), limits, at_once, link: Link::new() });
         shared.link.enter(&shared.inner);
         let told = Arc::clone(&shared);
         let callback = on_release(move |release| told.release(release.span()))?;

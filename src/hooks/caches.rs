@@ -1,6 +1,7 @@
 //! All caches of registrations of the process: their locks are held over a fork.
 
-use crate::lock::{Locked, Rank, Spin};
+use super::held::Held;
+use crate::lock::Rank;
 use core::cell::Cell;
 use core::ptr::NonNull;
 
@@ -27,7 +28,7 @@ struct First(Option<NonNull<Link>>);
 // SAFETY: links are reached with the list locked.
 unsafe impl Send for First {}
 
-static CACHES: Locked<First, Spin> = Locked::new(Rank::Caches, First(None));
+static CACHES: Held<First> = Held::new(Rank::Caches, First(None));
 
 /// Calls `each` with the lock of each cache, in one order; the list is locked, or held.
 fn each_lock(first: &First, each: &mut dyn FnMut(&dyn Hold)) {
@@ -46,7 +47,7 @@ fn each_lock(first: &First, each: &mut dyn FnMut(&dyn Hold)) {
 /// Before a fork: holds the locks of all caches.
 pub(super) fn hold_all() {
     CACHES.hold();
-    // SAFETY: held.
+    // SAFETY: held, and no section runs.
     each_lock(unsafe { CACHES.held() }, &mut |lock| lock.hold());
 }
 
@@ -55,7 +56,7 @@ pub(super) fn hold_all() {
 /// # Safety
 /// - This thread, or the one it was forked from, has called `hold_all`.
 pub(super) unsafe fn let_go_of_all() {
-    // SAFETY: held.
+    // SAFETY: held, and no section runs.
     each_lock(unsafe { CACHES.held() }, &mut |lock| {
         // SAFETY: held by `hold_all`.
         unsafe { lock.let_go() };

@@ -51,6 +51,7 @@ struct Telling {
     /// What it calls just now.
     node: Cell<Option<&'static Node>>,
     /// Whether it tells from inside the allocator.
+    #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "only builds with debug assertions look"))]
     from_allocator: bool,
     /// What it told when a callback made it tell this.
     outer: *const Telling,

@@ -9,7 +9,7 @@ use core::fmt;
 pub enum Notice {
     /// Not at all.
     Never,
-    /// By [`process`](super::process), after [`changed`](super::changed) has become true: before that the addresses are nobody else's.
+    /// By [`process`](super::process), after it went, and after [`changed`](super::changed) has become true.
     Polled,
     /// By itself, before it goes.
     Before,
@@ -108,14 +108,18 @@ pub trait Component: Sync + fmt::Debug {
 
     /// Around a fork: it may not allocate. In the child only the calling thread goes on; there [`open`](Component::open) follows when hooks are
     /// used.
-    fn fork(&self, stage: Fork) {
+    ///
+    /// # Safety
+    /// - The hooks call it, at that stage of a fork.
+    unsafe fn fork(&self, stage: Fork) {
         let _ = stage;
     }
 
     /// Watches whole pages from now on, some of which it may watch already. It may not allocate.
     ///
     /// # Errors
-    /// [`Unwatched`] if it would not be told of what it is said to be told of; nothing has changed then.
+    /// [`Unwatched`] if it would not be told of what it is said to be told of; then [`unwatch`](Component::unwatch) follows. It may not
+    /// unwind, nor may that.
     fn watch(&self, base: usize, bytes: usize) -> Result<(), Unwatched> {
         let _ = (base, bytes);
         Ok(())

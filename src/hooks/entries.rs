@@ -2,6 +2,7 @@
 //! to be dropped. All of it changes under the cache's lock, without a call of the heap's.
 
 use super::deregister;
+use super::gate::own;
 use super::ranges::{Id, Key, Ranges};
 use crate::os::Span;
 use core::mem::MaybeUninit;
@@ -54,10 +55,17 @@ pub(super) enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     Whole,
-    /// Somebody is dropping it.
-    Dropping,
+    /// The thread of that number is dropping it.
+    Dropping(usize),
     /// Its box.
     Husk,
+}
+
+impl Rest {
+    /// Whether another thread is dropping it.
+    pub(super) fn is_of_other(self) -> bool {
+        matches!(self, Self::Dropping(thread) if thread != own())
+    }
 }
 
 pub(super) struct Entry<T> {
@@ -216,7 +224,7 @@ impl<T> Inner<T> {
         while let Some(id) = at {
             let entry = self.entry(id);
             if let Some(value) = entry.value.filter(|_| entry.rest == Rest::Whole) {
-                entry.rest = Rest::Dropping;
+                entry.rest = Rest::Dropping(own());
                 return Some((id, value));
             }
             at = entry.older;
@@ -224,12 +232,13 @@ impl<T> Inner<T> {
         None
     }
 
-    /// Whether somebody is dropping the value of a range that overlaps this one.
+    /// Whether another thread is dropping the value of a range that overlaps this one.
     pub(super) fn is_dropping(&self, span: Span) -> bool {
         let mut at = self.dead;
         while let Some(id) = at {
             let (key, entry) = (self.ranges.key(id), self.ranges.value(id));
-            if entry.rest == Rest::Dropping && key.at < span.at + span.bytes && span.at < key.end {
+            let overlaps = key.at < span.at.saturating_add(span.bytes) && span.at < key.end;
+            if overlaps && entry.rest.is_of_other() {
                 return true;
             }
             at = entry.older;
@@ -295,6 +304,10 @@ impl<T> Drop for Inner<T> {
     fn drop(&mut self) {
         // Where the cache was dropped inside of a callback.
         self.make_room(Limits { entries: 0, bytes: 0 });
+        // Those that were pinned by who never unpinned them.
+        while let Some(id) = self.ranges.any() {
+            self.take_out(id);
+        }
         while let Some((id, value)) = self.next_to_drop() {
             // SAFETY: nobody has it pinned.
             unsafe { value.drop_in_place() };

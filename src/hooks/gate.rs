@@ -2,7 +2,7 @@
 //! allocator's.
 
 use crate::os;
-use crate::sync::{Acquire, AtomicUsize, Relaxed, Release};
+use crate::sync::{Acquire, AtomicU32, AtomicUsize, Relaxed, Release};
 
 std::thread_local! {
     /// By its address a thread is told from others.
@@ -10,13 +10,18 @@ std::thread_local! {
 }
 
 /// A number that is this thread's while it lives, and not 0.
-fn own() -> usize {
+pub(super) fn own() -> usize {
     OWN.with(|own| core::ptr::from_ref(own) as usize)
 }
 
-/// The gate: who is in it; 0: nobody.
+/// The gate.
 #[derive(Debug)]
-pub(super) struct Gate(AtomicUsize);
+pub(super) struct Gate {
+    /// Who is in it; 0: nobody.
+    owner: AtomicUsize,
+    /// How often whoever is in it has entered. Nobody else changes it.
+    depth: AtomicU32,
+}
 
 /// Somebody is in the gate, until this is dropped.
 #[derive(Debug)]
@@ -30,7 +35,7 @@ impl Drop for Entered<'_> {
 
 impl Gate {
     pub(super) const fn new() -> Self {
-        Self(AtomicUsize::new(0))
+        Self { owner: AtomicUsize::new(0), depth: AtomicU32::new(0) }
     }
 
     /// Waits until nobody is in it, and enters.
@@ -39,22 +44,28 @@ impl Gate {
         Entered(self)
     }
 
-    /// The same, until `let_go`. A fork from the inside of the gate enters once more.
+    /// The same, until `let_go`. Whoever is in it enters once more: a fork from the inside of the gate does.
     pub(super) fn hold(&self) {
         // Acquire: what the one before has done is done.
-        while self.0.compare_exchange(0, own(), Acquire, Relaxed).is_err_and(|owner| owner != own()) {
+        while self.owner.compare_exchange(0, own(), Acquire, Relaxed).is_err_and(|owner| owner != own()) {
             os::rest();
         }
+        self.depth.store(self.depth.load(Relaxed) + 1, Relaxed);
     }
 
     pub(super) fn let_go(&self) {
-        self.0.store(0, Release);
+        let depth = self.depth.load(Relaxed) - 1;
+        self.depth.store(depth, Relaxed);
+        if depth == 0 {
+            self.owner.store(0, Release);
+        }
     }
 
     /// In the child of a fork: other threads are not in it.
     pub(super) fn abandon(&self) {
-        if self.0.load(Relaxed) != own() {
-            self.let_go();
+        if self.owner.load(Relaxed) != own() {
+            self.depth.store(0, Relaxed);
+            self.owner.store(0, Release);
         }
     }
 }

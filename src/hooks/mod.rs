@@ -50,6 +50,7 @@ mod empty;
 mod entries;
 mod error;
 mod gate;
+mod held;
 mod ranges;
 mod settings;
 mod site;
@@ -62,15 +63,15 @@ pub use entries::{CacheStats, Limits};
 pub use error::HooksError;
 pub use settings::{Chosen, Settings};
 
-#[cfg(debug_assertions)]
 use crate::fatal::{Fatal, die};
-use crate::lock::{Locked, Rank, Spin};
+use crate::lock::Rank;
 use crate::os::{self, Span};
 use crate::sync::{Acquire, AtomicPtr, AtomicU32, Relaxed, Release as Publish, is_set};
 use callbacks::{Callbacks, Place};
 use core::cell::Cell;
 use core::ptr::null_mut;
 use gate::Gate;
+use held::Held;
 use ranges::{Key, Ranges};
 use site::Site;
 use std::boxed::Box;
@@ -78,6 +79,9 @@ use std::vec::Vec;
 
 /// 1 while there may be something to process.
 static CHANGED: AtomicU32 = AtomicU32::new(0);
+
+/// How often all was told.
+static SETTLED: AtomicU32 = AtomicU32::new(0);
 
 static CALLBACKS: Callbacks = Callbacks::new();
 
@@ -90,13 +94,24 @@ struct Registered {
     life: u32,
 }
 
+impl Registered {
+    /// Whether this process registered it, and not one that it was forked from.
+    fn is_of_this_life(&self) -> bool {
+        self.life == CENTER.life.load(Relaxed)
+    }
+}
+
+/// All addresses.
+const EVERYWHERE: Span = Span { at: 0, bytes: usize::MAX };
+
 /// What is registered.
-static REGISTERED: Locked<Ranges<Registered>, Spin> = Locked::new(Rank::Registered, Ranges::new());
+static REGISTERED: Held<Ranges<Registered>> = Held::new(Rank::Registered, Ranges::new());
 
 static CENTER: Center = Center {
     chosen: AtomicPtr::new(null_mut()),
     choosing: Gate::new(),
     processing: Gate::new(),
+    cold: AtomicU32::new(0),
     forked: AtomicU32::new(0),
     life: AtomicU32::new(0),
 };
@@ -109,7 +124,9 @@ struct Center {
     choosing: Gate,
     /// Held by who processes.
     processing: Gate,
-    /// 1 from a fork, in the child, until somebody uses hooks there.
+    /// 1 from a fork, in the child, until the component is opened there.
+    cold: AtomicU32,
+    /// 1 from a fork, in the child, until all is told there that the parent had registered.
     forked: AtomicU32,
     /// Forks that this process comes from.
     life: AtomicU32,
@@ -132,6 +149,7 @@ impl Center {
         survive_forks();
         // Before anybody can be told of something.
         self.forked.store(0, Relaxed);
+        self.cold.store(0, Relaxed);
         let chosen: &'static mut Chosen = Box::leak(Box::new(open_best(settings)?));
         // Release: what was chosen is there; pairs with `chosen`.
         self.chosen.store(&raw mut *chosen, Publish);
@@ -152,10 +170,24 @@ impl Center {
                 }
             }
         };
-        if self.forked.load(Relaxed) != 0 && !callbacks::is_inside() {
-            process()?;
+        if !callbacks::is_inside() {
+            self.warm(chosen)?;
         }
         Ok(chosen)
+    }
+
+    /// In the child of a fork: opens the component there, unless it is open.
+    fn warm(&self, chosen: &Chosen) -> Result<(), HooksError> {
+        if self.cold.load(Relaxed) == 0 {
+            return Ok(());
+        }
+        let _gate = self.choosing.enter();
+        if self.cold.load(Relaxed) != 0 {
+            let refusal = |why| ChoiceError::Nobody { refusals: [(chosen.component.name(), why)].into() };
+            chosen.component.open().map_err(refusal)?;
+            self.cold.store(0, Relaxed);
+        }
+        Ok(())
     }
 }
 
@@ -183,8 +215,12 @@ fn open_best(settings: &Settings) -> Result<Chosen, HooksError> {
 /// Chooses the component, before the first use. O(components).
 ///
 /// # Errors
-/// [`HooksError::Begun`] if there is one already; [`HooksError::Choice`] if none serves, with the reason of each.
+/// [`HooksError::Begun`] if there is one already; [`HooksError::Choice`] if none serves, with the reason of each; [`HooksError::Inside`] if a
+/// callback calls it.
 pub fn init(settings: &Settings) -> Result<Chosen, HooksError> {
+    if callbacks::is_inside() {
+        return Err(HooksError::Inside);
+    }
     let _gate = CENTER.choosing.enter();
     match CENTER.chosen() {
         Some(chosen) => Err(HooksError::Begun { component: chosen.component.name() }),
@@ -198,7 +234,8 @@ pub fn chosen() -> Option<Chosen> {
     CENTER.chosen().cloned()
 }
 
-/// Closes the component: nothing is told any more, until the next use chooses one anew. Callbacks stay.
+/// Closes the component: nothing is told any more, until the next use chooses one anew. Callbacks stay. (In the child of a fork it first tells
+/// of what the parent had registered, as [`process`] does.)
 ///
 /// # Errors
 /// [`HooksError::StillRegistered`], or [`HooksError::Inside`] if a callback calls it; nothing has changed then.
@@ -206,13 +243,18 @@ pub fn close() -> Result<(), HooksError> {
     if callbacks::is_inside() {
         return Err(HooksError::Inside);
     }
+    if CENTER.forked.load(Relaxed) != 0 {
+        // Whether or not the component can be opened there: it is going to be closed.
+        _ = process();
+    }
     // Whoever processes has ended, and does not begin again with this component. (In this order: who processes may fork, which waits for the
     // other gate.)
     let _processing = CENTER.processing.enter();
     let _gate = CENTER.choosing.enter();
     let component = REGISTERED.with(|registered| {
-        if registered.len() > 0 {
-            return Err(HooksError::StillRegistered { count: registered.len() });
+        let count = count_registered(registered);
+        if count > 0 {
+            return Err(HooksError::StillRegistered { count });
         }
         let component = CENTER.chosen().map(|chosen| chosen.component);
         // Who registers meanwhile waits for another one.
@@ -220,7 +262,10 @@ pub fn close() -> Result<(), HooksError> {
         Ok(component)
     })?;
     if let Some(component) = component {
-        component.close();
+        if CENTER.cold.load(Relaxed) == 0 {
+            component.close();
+        }
+        CENTER.cold.store(0, Relaxed);
         CENTER.forked.store(0, Relaxed);
         settle();
     }
@@ -258,9 +303,14 @@ impl Drop for Callback {
 }
 
 /// Has `told` called for all memory that goes, whether it is registered or not: by the component `allocator` before it goes, in whatever thread
-/// gives it back; by `userfaultfd` for what others do from [`process`]. Several callbacks are called in no order that is promised. No lock is
-/// held meanwhile, so a callback may register, deregister and unregister. One that is told
-/// [`from_allocator`](Release::from_allocator) may neither allocate nor free; none may unwind: that ends the process.
+/// gives it back; by `userfaultfd` for what others do from [`process`], after it went. Several callbacks are called in no order that is
+/// promised. It may be told of memory that went before what is registered now at its addresses was: that costs a registration, no more.
+///
+/// No lock of the hooks is held meanwhile, so a callback may register, deregister and unregister. A lock of the program's it may only take if
+/// nobody allocates, frees, or calls [`process`], [`close`] or [`RegistrationCache::get`] who has it. One that is told
+/// [`from_allocator`](Release::from_allocator) may neither allocate nor free; none may unwind: that ends the process. It runs where memory is
+/// given back: in a thread that is at its end, too, where other thread-locals may have gone; and, with the feature `c-abi`, in the thread that
+/// gives memory back by itself, which has 64 KiB of stack and no thread-locals but zeros.
 ///
 /// # Errors
 /// [`HooksError::Choice`] if there is no component yet, and none serves.
@@ -277,34 +327,37 @@ fn pages_of(span: Span) -> Span {
     Span { at, bytes: end - at }
 }
 
-/// Says that something is kept that is about these bytes. Ranges may overlap, nest, and be the same. `cookie` is anything. O(log n), and a call
-/// of the system's by `userfaultfd`. It allocates nothing of the heap.
+/// Says that something is kept that is about these bytes. Ranges may overlap, nest, and be the same. `cookie` is anything. O(log n), and calls
+/// of the system's by `userfaultfd`. It calls no callback, and allocates nothing of the heap, once there is a component.
+///
+/// The component `allocator` is told of heaps alone: it takes other memory, and is not told when that goes. Whoever registers such memory has
+/// [`Settings::needs`] ask for a component that is.
 ///
 /// # Errors
-/// [`HooksError::Range`] for no range; [`HooksError::Unwatched`] if the component would not be told if they went; [`HooksError::NoMemory`];
-/// [`HooksError::Choice`] as [`on_release`].
+/// [`HooksError::Range`] for no range; [`HooksError::Unwatched`] if the component refuses; [`HooksError::NoMemory`]; [`HooksError::Choice`] as
+/// [`on_release`].
 pub fn register(base: *const u8, bytes: usize, cookie: u64) -> Result<(), HooksError> {
     let base = base as usize;
     let span = Span { at: base, bytes };
     let key = Key::of(span, cookie).ok_or(HooksError::Range { base, bytes })?;
-    let site = Site::here(bytes);
+    let range = Registered { site: Site::here(bytes), life: 0 };
     loop {
         CENTER.begin()?;
-        if changed() && !callbacks::is_inside() {
-            // What is told of the addresses' life before is none of this range's affair.
-            process()?;
-        }
         let result = REGISTERED.with(|registered| {
             let Some(chosen) = CENTER.chosen() else { return Ok(false) };
             let pages = pages_of(span);
-            let watched = chosen.component.watch(pages.at, pages.bytes);
-            watched.map_err(|Unwatched(why)| HooksError::Unwatched { base, bytes, why })?;
-            let life = CENTER.life.load(Relaxed);
-            if registered.enter(key, Registered { site, life }).is_err() {
+            let entered = match watch(chosen.component, pages) {
+                Err(Unwatched(why)) => Err(HooksError::Unwatched { base, bytes, why }),
+                Ok(()) => {
+                    let range = Registered { life: CENTER.life.load(Relaxed), ..range };
+                    registered.enter(key, range).map_err(|_| HooksError::NoMemory)
+                }
+            };
+            if entered.is_err() {
+                // Some of it may be watched.
                 unwatch(registered, chosen.component, pages);
-                return Err(HooksError::NoMemory);
             }
-            Ok(true)
+            entered.map(|_| true)
         })?;
         if result {
             return Ok(());
@@ -312,7 +365,7 @@ pub fn register(base: *const u8, bytes: usize, cookie: u64) -> Result<(), HooksE
     }
 }
 
-/// Takes back what [`register`] was told, with just these three. O(log n). It allocates nothing.
+/// Takes back what [`register`] was told, with just these three. O(log n). It calls no callback, and allocates nothing.
 ///
 /// # Errors
 /// [`HooksError::NotRegistered`], and nothing has changed.
@@ -320,7 +373,11 @@ pub fn deregister(base: *const u8, bytes: usize, cookie: u64) -> Result<(), Hook
     let base = base as usize;
     let span = Span { at: base, bytes };
     REGISTERED.with(|registered| {
-        let id = Key::of(span, cookie).and_then(|key| registered.find(key));
+        let find = |key| match CENTER.forked.load(Relaxed) {
+            0 => registered.find(key),
+            _ => registered.overlapping(span, &mut |other, range| other == key && range.is_of_this_life()),
+        };
+        let id = Key::of(span, cookie).and_then(find);
         let id = id.ok_or(HooksError::NotRegistered { base, bytes, cookie })?;
         registered.remove(id);
         let _ = registered.give_back(id);
@@ -331,8 +388,32 @@ pub fn deregister(base: *const u8, bytes: usize, cookie: u64) -> Result<(), Hook
     })
 }
 
+/// Ends the process if it is dropped: a component that unwinds would leave a lock held.
+struct MustReturn;
+
+impl Drop for MustReturn {
+    fn drop(&mut self) {
+        die(Fatal::ComponentUnwinds);
+    }
+}
+
+/// Has the component watch these pages.
+fn watch(component: &dyn Component, pages: Span) -> Result<(), Unwatched> {
+    if held::is_unborn() {
+        return Err(Unwatched("a fork has not ended yet"));
+    }
+    let must_return = MustReturn;
+    let result = component.watch(pages.at, pages.bytes);
+    core::mem::forget(must_return);
+    result
+}
+
 /// Has the component watch those of these pages no more that are no registered range's.
 fn unwatch(registered: &Ranges<Registered>, component: &dyn Component, pages: Span) {
+    if held::is_unborn() {
+        return;
+    }
+    let must_return = MustReturn;
     let from = Cell::new(pages.at);
     let give_up = |to: usize| {
         if to > from.get() {
@@ -346,6 +427,7 @@ fn unwatch(registered: &Ranges<Registered>, component: &dyn Component, pages: Sp
         false
     });
     give_up(pages.at + pages.bytes);
+    core::mem::forget(must_return);
 }
 
 /// The same, of pages that nobody may have registered.
@@ -357,10 +439,23 @@ fn unwatch_unregistered(span: Span) {
     });
 }
 
-/// How many ranges are registered.
+/// How many ranges are registered. O(1), but in the child of a fork until [`process`] was called there.
 #[must_use]
 pub fn registered() -> usize {
-    REGISTERED.with(|registered| registered.len())
+    REGISTERED.with(|registered| count_registered(registered))
+}
+
+/// How many of these are not an earlier life's.
+fn count_registered(registered: &Ranges<Registered>) -> usize {
+    if CENTER.forked.load(Relaxed) == 0 {
+        return registered.len();
+    }
+    let mut count = 0;
+    registered.overlapping(EVERYWHERE, &mut |_, range| {
+        count += usize::from(range.is_of_this_life());
+        false
+    });
+    count
 }
 
 /// Whether memory may have gone of which nobody was told yet: then [`process`] tells. Always false where the component tells by itself. One
@@ -394,8 +489,16 @@ pub fn process() -> Result<usize, HooksError> {
     let Some(chosen) = CENTER.chosen() else { return Ok(0) };
     let told = Cell::new(0);
     let count = || told.set(told.get() + 1);
-    if CENTER.forked.load(Relaxed) != 0 {
-        revive(chosen, &count)?;
+    while CENTER.forked.load(Relaxed) != 0 {
+        let life = CENTER.life.load(Relaxed);
+        // First: what callbacks register from here on is this process's, and watched.
+        let opened = CENTER.warm(chosen);
+        tell_of_earlier_lives(&count);
+        opened?;
+        // Else a callback has forked, and this is its child.
+        if CENTER.life.load(Relaxed) == life {
+            CENTER.forked.store(0, Relaxed);
+        }
     }
     chosen.component.process(&mut |release| {
         tell(&release);
@@ -406,37 +509,17 @@ pub fn process() -> Result<usize, HooksError> {
     Ok(told.get())
 }
 
-/// In the child of a fork, at its first use of hooks: what the parent registered is not registered here.
-fn revive(chosen: &Chosen, count: &dyn Fn()) -> Result<(), HooksError> {
-    loop {
-        let life = CENTER.life.load(Relaxed);
-        // First: what callbacks register from here on is this process's, and watched.
-        let opened = chosen.component.open();
-        tell_of_earlier_lives(life, count);
-        opened.map_err(|why| {
-            HooksError::Choice(ChoiceError::Nobody { refusals: [(chosen.component.name(), why)].into() })
-        })?;
-        // Else a callback has forked, and this is its child.
-        if CENTER.life.load(Relaxed) == life {
-            CENTER.forked.store(0, Relaxed);
-            return Ok(());
-        }
-    }
-}
-
-/// Tells of all that was registered in other lives of the process than `life`, and takes it out.
-fn tell_of_earlier_lives(life: u32, count: &dyn Fn()) {
-    let everywhere = Span { at: 0, bytes: usize::MAX };
-    let is_earlier = |range: &Registered| range.life != life;
+/// In the child of a fork: tells of all that was registered in earlier lives of the process, and takes it out.
+fn tell_of_earlier_lives(count: &dyn Fn()) {
     let next = |registered: &mut Ranges<Registered>| {
-        registered.overlapping(everywhere, &mut |_, range| is_earlier(range)).map(|id| registered.key(id))
+        registered.overlapping(EVERYWHERE, &mut |_, range| !range.is_of_this_life()).map(|id| registered.key(id))
     };
     while let Some(key) = REGISTERED.with(next) {
         CALLBACKS.tell(&Release { base: key.at, bytes: key.end - key.at, from_allocator: false });
         count();
         // Then only: a child of this one has it to be told of, if a thread forks meanwhile.
         REGISTERED.with(|registered| {
-            let mut is_told = |other, range: &Registered| other == key && is_earlier(range);
+            let mut is_told = |other, range: &Registered| other == key && !range.is_of_this_life();
             if let Some(id) = registered.overlapping(key.span(), &mut is_told) {
                 registered.remove(id);
                 let _ = registered.give_back(id);
@@ -481,7 +564,8 @@ fn survive_forks() {
 
 fn tell_of_fork(stage: Fork) {
     if let Some(chosen) = CENTER.chosen() {
-        chosen.component.fork(stage);
+        // SAFETY: called by the handlers of that stage.
+        unsafe { chosen.component.fork(stage) };
     }
 }
 
@@ -491,9 +575,11 @@ extern "C" fn before_fork() {
     caches::hold_all();
     REGISTERED.hold();
     tell_of_fork(Fork::Before);
+    held::hold_all();
 }
 
 extern "C" fn after_fork_in_parent() {
+    held::let_go_of_all();
     tell_of_fork(Fork::InParent);
     // SAFETY: held by `before_fork`.
     unsafe { REGISTERED.let_go() };
@@ -503,6 +589,7 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
+    held::let_go_of_all();
     tell_of_fork(Fork::InChild);
     // SAFETY: held by `before_fork`, by the thread that this one is a copy of, here and below.
     unsafe { REGISTERED.let_go() };
@@ -514,6 +601,7 @@ extern "C" fn after_fork_in_child() {
     CALLBACKS.abandon();
     if CENTER.chosen().is_some() {
         CENTER.life.fetch_add(1, Relaxed);
+        CENTER.cold.store(1, Relaxed);
         // First: what processes in this thread, if it is forking from inside that, settles nothing from now on.
         CENTER.forked.store(1, Relaxed);
         announce();
@@ -536,6 +624,7 @@ pub fn announce() {
 
 /// For components: all that has changed was told.
 pub fn settle() {
+    SETTLED.fetch_add(1, Relaxed);
     // In the child of a fork nothing is told of what was registered before, until `process` has.
     if CENTER.forked.load(Relaxed) == 0 {
         CHANGED.store(0, Relaxed);

@@ -282,8 +282,12 @@ impl<T> Ranges<T> {
 
     /// The first range, by where they begin, that overlaps `span` and is `fit`.
     pub(super) fn overlapping(&self, span: Span, fit: &mut dyn FnMut(Key, &T) -> bool) -> Option<Id> {
-        let key = Key::of(span, 0)?;
-        self.overlapping_in(self.root, key, fit)
+        // What would end behind the last address ends there.
+        let end = span.at.saturating_add(span.bytes);
+        if span.bytes == 0 {
+            return None;
+        }
+        self.overlapping_in(self.root, Key { at: span.at, end, tag: 0 }, fit)
     }
 
     fn overlapping_in(&self, tree: Id, key: Key, fit: &mut dyn FnMut(Key, &T) -> bool) -> Option<Id> {

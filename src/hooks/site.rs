@@ -1,9 +1,11 @@
 //! Where something was registered: nothing, but with the corruption hunter.
 
 use super::Registered;
+use super::held::Held;
 use super::ranges::Ranges;
-use crate::lock::{Locked, Spin};
 use crate::os::Span;
+#[cfg(feature = "malloc-debug")]
+use crate::sync::Relaxed;
 
 /// Where a range was registered.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +15,9 @@ pub(super) struct Site {
     /// It was reported that its memory went.
     #[cfg(feature = "malloc-debug")]
     is_reported: bool,
+    /// When it was registered, in times that all was told, if something was to be told then: that may have been of its addresses before.
+    #[cfg(feature = "malloc-debug")]
+    doubt: Option<u32>,
 }
 
 #[cfg(not(feature = "malloc-debug"))]
@@ -28,20 +33,29 @@ impl Site {
     /// The caller's.
     #[inline(always)]
     pub(super) fn here(bytes: usize) -> Self {
-        Self { site: crate::global::hunter::site(bytes), is_reported: false }
+        let is_doubtful = super::changed() || super::is_in_flight();
+        let doubt = is_doubtful.then(|| super::SETTLED.load(Relaxed));
+        Self { site: crate::global::hunter::site(bytes), is_reported: false, doubt }
+    }
+
+    /// Whether it is to be reported that its memory went.
+    fn is_to_be_told(&self) -> bool {
+        let settled = super::SETTLED.load(Relaxed);
+        // What was in flight may have been heard after all was told once.
+        !self.is_reported && self.doubt.is_none_or(|before| settled.wrapping_sub(before) > 1)
     }
 }
 
 /// Reports ranges that are still registered though all callbacks were told that `gone` goes.
 #[cfg(not(feature = "malloc-debug"))]
-pub(super) const fn report_left(_: &Locked<Ranges<Registered>, Spin>, _: Span) {}
+pub(super) const fn report_left(_: &Held<Ranges<Registered>>, _: Span) {}
 
 /// Reports ranges that are still registered though all callbacks were told that `gone` goes.
 #[cfg(feature = "malloc-debug")]
-pub(super) fn report_left(registered: &Locked<Ranges<Registered>, Spin>, gone: Span) {
+pub(super) fn report_left(registered: &Held<Ranges<Registered>>, gone: Span) {
     let next = || {
         registered.with(|registered| {
-            let id = registered.overlapping(gone, &mut |_, range| !range.site.is_reported)?;
+            let id = registered.overlapping(gone, &mut |_, range| range.site.is_to_be_told())?;
             registered.value_mut(id).site.is_reported = true;
             Some((registered.key(id), registered.value(id).site.site))
         })

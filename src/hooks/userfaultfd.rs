@@ -10,7 +10,7 @@ use crate::lock::{Locked, Rank, Spin};
 use crate::os::{self, Helper, Message, Signal, Span, Userfault};
 use crate::sync::{AtomicU32, AtomicUsize, Relaxed};
 use core::ffi::c_void;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::{NonNull, null_mut, without_provenance_mut};
 use std::format;
 
 #[derive(Debug)]
@@ -82,6 +82,8 @@ static FAULTS: AtomicU32 = AtomicU32::new(0);
 static STOP: AtomicU32 = AtomicU32::new(0);
 /// The thread that listens.
 static HELPER: AtomicUsize = AtomicUsize::new(0);
+/// How often it was opened: which of them a thread listens for.
+static OPENINGS: AtomicUsize = AtomicUsize::new(0);
 
 fn faults() -> Userfault {
     Userfault::of_number(FAULTS.load(Relaxed) as i32 - 1)
@@ -92,7 +94,7 @@ fn stop() -> Signal {
 }
 
 /// Reads what the kernel tells. It ends when it is told to.
-extern "C" fn listen(nothing: *mut c_void) -> *mut c_void {
+extern "C" fn listen(opening: *mut c_void) -> *mut c_void {
     let (faults, stop) = (faults(), stop());
     loop {
         match faults.wait(stop) {
@@ -103,16 +105,18 @@ extern "C" fn listen(nothing: *mut c_void) -> *mut c_void {
                 let count = faults.read(&mut messages);
                 messages[..count].iter().filter_map(Message::gone).for_each(|gone| heard.add(gone));
             }),
-            Some(false) => return nothing,
+            Some(false) => return null_mut(),
             // Somebody has closed the file: nothing is watched any more, and whatever was registered may have gone. The number may be
             // another file's by now.
             None => {
-                FAULTS.store(0, Relaxed);
                 HEARD.with(|heard| {
-                    heard.lost = true;
-                    super::announce();
+                    if OPENINGS.load(Relaxed) == opening.addr() {
+                        FAULTS.store(0, Relaxed);
+                        heard.lost = true;
+                        super::announce();
+                    }
                 });
-                return nothing;
+                return null_mut();
             }
         }
     }
@@ -139,9 +143,12 @@ impl Component for Userfaultfd {
             faults.close();
             refused("there is no number for another file", error)
         })?;
-        FAULTS.store(faults.number() as u32 + 1, Relaxed);
-        STOP.store(signal.number() as u32 + 1, Relaxed);
-        let Some(helper) = Helper::start(listen, null_mut()) else {
+        let opening = HEARD.with(|_| {
+            FAULTS.store(faults.number() as u32 + 1, Relaxed);
+            STOP.store(signal.number() as u32 + 1, Relaxed);
+            1 + OPENINGS.fetch_add(1, Relaxed)
+        });
+        let Some(helper) = Helper::start(listen, without_provenance_mut(opening)) else {
             close_files();
             return Err(Declined("there is no thread for it".into()));
         };
@@ -153,15 +160,22 @@ impl Component for Userfaultfd {
     fn close(&self) {
         allocator::ignore();
         let helper = HELPER.swap(0, Relaxed);
-        if helper != 0 {
-            stop().give();
-            Helper::of_word(helper).join();
+        match helper {
+            0 => {}
+            // It has ended.
+            _ if faults() == Userfault::NONE => Helper::of_word(helper).join(),
+            _ if faults().is_one() => {
+                stop().give();
+                Helper::of_word(helper).join();
+            }
+            // Somebody has closed all files: the thread cannot be told, and ends when it next hears something.
+            _ => Helper::of_word(helper).leave(),
         }
         close_files();
         HEARD.with(Heard::clear);
     }
 
-    fn fork(&self, stage: Fork) {
+    unsafe fn fork(&self, stage: Fork) {
         // Nothing is held over the fork: whoever takes memory away waits for the thread that listens, and may have a lock that somebody
         // else holds over forks.
         if stage == Fork::InChild {
@@ -227,10 +241,9 @@ fn close_files() {
     let (faults, stop) = (faults(), stop());
     FAULTS.store(0, Relaxed);
     STOP.store(0, Relaxed);
-    if faults != Userfault::NONE {
+    // Where somebody has closed all files the numbers are others' by now.
+    if faults != Userfault::NONE && faults.is_one() {
         faults.close();
-    }
-    if stop.number() >= 0 {
         stop.close();
     }
 }

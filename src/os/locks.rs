@@ -118,12 +118,6 @@ impl Semaphores {
     }
 }
 
-/// The number of the calling process.
-pub(crate) fn process_number() -> u32 {
-    // SAFETY: no preconditions.
-    unsafe { libc::getpid() as u32 }
-}
-
 /// Milliseconds since the system was started.
 pub(crate) fn since_boot() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

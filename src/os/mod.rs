@@ -65,7 +65,7 @@ pub(crate) use jobs::{
     ask_to_end, end_with, exit_now, futex_wait, futex_wake_all, is_process, reserve, take_memory_away, wait_until_ended,
 };
 #[cfg(all(feature = "shared", not(loom)))]
-pub(crate) use locks::{Robust, Semaphores, process_number, since_boot};
+pub(crate) use locks::{Robust, Semaphores, since_boot};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 pub(crate) use maps::{each_mapping, each_writable_mapping, mapping_around};
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
@@ -112,6 +112,8 @@ pub(crate) use unix::map_sparse;
     all(feature = "malloc-debug", feature = "std", not(loom))
 ))]
 pub(crate) use unix::page_bytes;
+#[cfg(all(any(feature = "shared", feature = "hooks"), not(loom)))]
+pub(crate) use unix::process_number;
 #[cfg(any(feature = "allocator-api2", feature = "symmetric"))]
 pub(crate) use unix::release;
 #[cfg(any(feature = "c-abi", feature = "c-shared"))]

@@ -387,6 +387,13 @@ pub(super) fn pause(nanoseconds: i64) {
     };
 }
 
+/// The number of the calling process.
+#[cfg(all(any(feature = "shared", feature = "hooks"), not(loom)))]
+pub(crate) fn process_number() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::getpid() as u32 }
+}
+
 /// The system's number of the calling thread.
 #[cfg(any(feature = "shared", all(feature = "malloc-debug", feature = "std", not(loom))))]
 pub(crate) fn thread_id() -> u32 {

@@ -133,6 +133,11 @@ impl Userfault {
 
     /// Watches them no more. What is not mapped any more was not watched.
     pub(crate) fn unwatch(self, span: Span) {
+        // Before Linux 6.16 the kernel would take pages from another userfaultfd of the program, too: if there are such, what else there is
+        // stays watched.
+        if self.watch(span) == Err(libc::EBUSY) {
+            return;
+        }
         let mut request = RangeRequest { start: span.at as u64, bytes: span.bytes as u64 };
         let _ = self.ask(libc::_IOR::<RangeRequest>(KIND, 1), (&raw mut request).cast());
     }
@@ -145,7 +150,14 @@ impl Userfault {
         self.ask(libc::_IOWR::<ProtectRequest>(KIND, 6), (&raw mut request).cast()) == Err(libc::EAGAIN)
     }
 
-    /// Waits until there is something to read, or `stop` says so: false. `None` if this is no file any more.
+    /// Whether the number is still a userfaultfd's: of an empty range such a one says what is wrong with it, and another file that it does not
+    /// know the request.
+    pub(crate) fn is_one(self) -> bool {
+        let mut request = RangeRequest { start: 0, bytes: 0 };
+        self.ask(libc::_IOR::<RangeRequest>(KIND, 2), (&raw mut request).cast()) == Err(libc::EINVAL)
+    }
+
+    /// Waits until there is something to read, or `stop` says so: false. `None` if this is no file any more, or another one by now.
     pub(crate) fn wait(self, stop: Signal) -> Option<bool> {
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut entries = [entry(self.number), entry(stop.number)];
@@ -155,6 +167,8 @@ impl Userfault {
             if found <= 0 {
                 // Whatever the error is, whoever waits to be heard must be.
                 super::rest();
+            } else if !self.is_one() {
+                return None;
             } else if entries[1].revents != 0 {
                 return Some(false);
             } else {
@@ -184,9 +198,9 @@ pub(crate) fn is_of_another_kind(error: Errno) -> bool {
 
 /// Whether all of these pages are mapped. O(mappings).
 pub(crate) fn is_mapped(span: Span) -> bool {
-    // With `MS_ASYNC` the call does nothing but look.
+    // With `MS_ASYNC` the call does nothing but look. (The C library's is one at which a thread may be cancelled.)
     // SAFETY: as above: the memory is not touched.
-    unsafe { libc::msync(span.at as *mut c_void, span.bytes, libc::MS_ASYNC) == 0 }
+    unsafe { libc::syscall(libc::SYS_msync, span.at, span.bytes, libc::MS_ASYNC) == 0 }
 }
 
 /// Why memory cannot be watched.
@@ -258,6 +272,12 @@ impl Helper {
 
     pub(crate) const fn of_word(word: usize) -> Self {
         Self(word as libc::pthread_t)
+    }
+
+    /// Has it end by itself.
+    pub(crate) fn leave(self) {
+        // SAFETY: it is joined by nobody.
+        let _ = unsafe { libc::pthread_detach(self.0) };
     }
 
     /// Waits until it has ended.
