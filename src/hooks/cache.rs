@@ -250,8 +250,8 @@ impl<T: Send + Sync + 'static> RegistrationCache<T> {
         Self::make(limits, false)
     }
 
-    /// The same, for registrations that are taken back by a call of the system's or the like: they are dropped by the callback itself, before
-    /// their memory goes, and not by the next call of this cache. To drop a `T` must neither allocate nor free: builds with debug assertions
+    /// The same, for registrations that are taken back by a call of the system's or the like: they are dropped by the callback itself, and not
+    /// by the next call of this cache: before their memory goes where a heap lets it go, and by [`process`] where it was somebody else. To drop a `T` must neither allocate nor free: builds with debug assertions
     /// end the process if it does.
     ///
     /// # Errors
@@ -278,6 +278,8 @@ impl<T: Send + Sync + 'static> RegistrationCache<T> {
     }
 
     /// A registration that covers these bytes: one that there is, or one of just these that `make` makes.
+    ///
+    /// It may call callbacks, and wait for another thread that does, as [`process`].
     ///
     /// The memory must be the caller's, and stay mapped until this returns. While the [`Pinned`] lives it must not go, or what the registration
     /// stands for goes with it; that it is not found again is this cache's affair.
