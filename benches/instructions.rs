@@ -9,6 +9,10 @@
 
 #![allow(clippy::disallowed_macros, reason = "a bench prints its table")]
 
+#[path = "common/callgrind.rs"]
+mod callgrind;
+
+use callgrind::{instructions, is_installed};
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
@@ -176,27 +180,15 @@ fn build(folder: &Path, profile: &str, features: &str) -> PathBuf {
     target.join(profile).join("counted")
 }
 
-/// Instructions of the whole process.
-fn count(binary: &Path, what: &str, size: usize, turns: usize) -> i64 {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(binary)
-        .args([what, &size.to_string(), &turns.to_string()])
-        .output()
-        .expect("valgrind runs");
-    let text = String::from_utf8_lossy(&output.stderr);
-    let number = text.lines().find_map(|line| line.split("Collected : ").nth(1)).expect("callgrind counts");
-    number.trim().parse().expect("a number")
-}
-
 /// Instructions of one turn, times ten.
 fn per_turn(binary: &Path, what: &str, size: usize) -> i64 {
     let (short, long) = (2000, 12_000);
-    (count(binary, what, size, long) - count(binary, what, size, short)) * 10 / (long - short) as i64
+    let count = |turns: i64| instructions(binary, &[what, &size.to_string(), &turns.to_string()]);
+    (count(long) - count(short)) * 10 / (long - short)
 }
 
 fn main() {
-    if Command::new("valgrind").arg("--version").output().is_err() {
+    if !is_installed() {
         println!("SKIPPED: no instruction was counted, since valgrind is not installed");
         exit(0);
     }

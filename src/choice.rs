@@ -10,6 +10,12 @@ use std::vec::Vec;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declined(pub Cow<'static, str>);
 
+impl fmt::Display for Declined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What a user wants of components.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
@@ -93,6 +99,7 @@ impl Choice {
 
 /// Why no component was selected.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChoiceError {
     /// What was asked for cannot be read.
     Text {
@@ -133,8 +140,8 @@ impl fmt::Display for ChoiceError {
             Self::Twice { name } => write!(f, "two components have the name `{name}`; each needs one of its own"),
             Self::Nobody { refusals } => {
                 f.write_str("no component serves:")?;
-                refusals.iter().try_for_each(|(name, why)| write!(f, " {name}: {};", why.0))?;
-                f.write_str(" let another one serve, or change what they name")
+                refusals.iter().try_for_each(|(name, why)| write!(f, " {name}: {why};"))?;
+                f.write_str(" allow another component, or mend what each of these names")
             }
         }
     }

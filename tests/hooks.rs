@@ -587,3 +587,61 @@ fn h3_a_fork_while_the_child_of_one_is_told() {
     })
     .well();
 }
+
+/// A library makes sure of what it needs, whoever has chosen before it.
+#[test]
+fn h1_a_library_requires_what_it_needs() {
+    in_own_process(|| {
+        let heaps = Support { heaps: Notice::Before, process: Notice::Never };
+        use_component("allocator");
+        assert_eq!(hooks::require(heaps).expect("it is told of heaps").component.name(), "allocator");
+        assert_eq!(hooks::require(Support::NONE).expect("of nothing").to_string(), "allocator");
+        let error = hooks::require(Support::ALL).expect_err("it is told of heaps alone").to_string();
+        assert!(error.contains("allocator: it is not told of what others do in the process;"), "{error}");
+        hooks::close().expect("nothing is registered");
+        // SAFETY: no other thread reads it.
+        unsafe { std::env::set_var("STRATALLOC_HOOKS", "empty") };
+        let error = hooks::require(heaps).expect_err("the environment names another one").to_string();
+        assert!(error.contains("empty: it is not told before a heap's memory goes;"), "{error}");
+        assert!(hooks::chosen().is_none());
+        // SAFETY: as above.
+        unsafe { std::env::set_var("STRATALLOC_HOOKS", "allocator") };
+        assert_eq!(hooks::require(heaps).expect("chosen").component.name(), "allocator");
+        hooks::close().expect("nothing is registered");
+        let both = Settings::new().component(&SHY).component(&BOLD);
+        assert_eq!(hooks::init(&both).expect("bold serves").to_string(), "bold; shy declined: not today");
+    })
+    .well();
+}
+
+static TAKEN: Mutex<Vec<(usize, usize, u64)>> = Mutex::new(Vec::new());
+
+/// A callback learns what was registered of the memory that goes.
+#[test]
+fn h2_what_overlaps_is_taken_back_with_its_cookies() {
+    in_own_process(|| {
+        hooks::init(&Settings::new().component(&BOLD)).expect("bold serves");
+        let at = |page: usize| (page * PAGE) as *const u8;
+        for (page, pages, cookie) in [(5, 2, 1), (5, 3, 2), (7, 1, 3), (7, 1, 3), (8, 1, 4), (2, 20, 5)] {
+            hooks::register(at(page), pages * PAGE, cookie).expect("registered");
+        }
+        let _callback = hooks::on_release(|release| {
+            let mut taken = TAKEN.lock().expect("not poisoned");
+            let count =
+                hooks::deregister_overlapping(release.base as *const u8, release.bytes, &mut |at, bytes, cookie| {
+                    taken.push((at as usize / PAGE, bytes / PAGE, cookie));
+                });
+            assert_eq!(count, taken.len());
+        });
+        // It tells of page 7.
+        tell_once();
+        let mut taken = TAKEN.lock().expect("not poisoned");
+        taken.sort_unstable();
+        assert_eq!(*taken, [(2, 20, 5), (5, 3, 2), (7, 1, 3), (7, 1, 3)]);
+        assert_eq!(hooks::registered(), 2);
+        assert_eq!(hooks::deregister_overlapping(at(7), 0, &mut |_, _, _| ()), 0);
+        assert_eq!(hooks::deregister_overlapping(at(6), usize::MAX, &mut |_, _, _| ()), 2);
+        assert_eq!(hooks::registered(), 0);
+    })
+    .well();
+}

@@ -626,3 +626,76 @@ fn h6_who_drops_a_registration_does_not_wait_for_itself() {
     })
     .well();
 }
+
+/// A registration is in use as often as it is pinned, by clones and by values that own their part, which may outlive the cache.
+#[test]
+fn h6_a_registration_is_in_use_as_long_as_anything_of_it_is() {
+    in_own_process(|| {
+        assert!(init("allocator"));
+        UNDONE.store(0, SeqCst);
+        let cache = RegistrationCache::new(Limits { entries: 0, bytes: 1 << 30 }).expect("a component");
+        let bytes = vec![0_u8; 1000];
+        let first = cache.get(bytes.as_ptr(), 1000, |_, _| Ok::<_, ()>(Counted)).expect("registered");
+        assert_eq!((cache.stats().entries, cache.stats().in_use), (1, 1));
+        let second = first.clone();
+        let owned = second.clone().into_owned();
+        let other = owned.clone();
+        drop((first, second));
+        let address = bytes.as_ptr() as usize;
+        let ended = std::thread::spawn(move || {
+            assert!(owned.is_current() && owned.range() == (address as *const u8, 1000));
+            drop(owned);
+        });
+        ended.join().expect("it ends well");
+        assert_eq!((UNDONE.load(SeqCst), cache.stats().in_use), (0, 1));
+        drop(cache);
+        assert_eq!((UNDONE.load(SeqCst), hooks::registered()), (0, 1));
+        drop(other);
+        assert_eq!((UNDONE.load(SeqCst), hooks::registered()), (1, 0));
+    })
+    .well();
+}
+
+#[test]
+fn h6_room_is_made_only_where_that_helps() {
+    in_own_process(|| {
+        assert!(init("allocator"));
+        let cache = RegistrationCache::<usize>::new(Limits::default()).expect("a component");
+        let bytes = [0_u8; 100];
+        let at = |at: usize| bytes[at..].as_ptr();
+        for number in 0..5 {
+            assert_eq!(*cache.get(at(number * 10), 10, |_, _| Ok::<_, ()>(number)).expect("registered"), number);
+        }
+        // Of each error: how often it was tried, and how many of the others stay.
+        for (what, tries, stay) in [("wrong", 1, 5), ("full", 2, 0)] {
+            let mut tried = 0;
+            let make = |_, _| {
+                tried += 1;
+                Err::<usize, _>(what)
+            };
+            let error = cache.get_with_room(at(60), 10, make, |error| *error == "full").expect_err("it fails");
+            assert_eq!((error, tried, cache.stats().entries), (GetError::Register(what), tries, stay));
+        }
+    })
+    .well();
+}
+
+/// An idle program drops what has gone without making anything.
+#[test]
+fn h6_sweep_drops_what_has_gone() {
+    let ended = in_own_process(|| {
+        if !init("userfaultfd") {
+            return;
+        }
+        UNDONE.store(0, SeqCst);
+        let cache = RegistrationCache::new(Limits::default()).expect("a component");
+        let at = told::map(4);
+        cache.get(at, 4 * PAGE, |_, _| Ok::<_, ()>(Counted)).map(drop).expect("registered");
+        told::unmap(at, 4);
+        assert_eq!((UNDONE.load(SeqCst), cache.stats().entries), (0, 1));
+        cache.sweep().expect("swept");
+        assert_eq!((UNDONE.load(SeqCst), cache.stats().entries), (1, 0));
+    });
+    ended.hand_on("SKIPPED");
+    ended.well();
+}

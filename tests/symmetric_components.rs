@@ -252,7 +252,7 @@ fn y2_whoever_cannot_serve_says_why() {
     };
     assert_eq!(
         select(&[&OTHER], &Choice::new().only("other")),
-        "no component serves: other: it was made for interface 2.0, and this is 1.0; let another one serve, or change what they name"
+        "no component serves: other: it was made for interface 2.0, and this is 1.0; allow another component, or mend what each of these names"
     );
     assert!(select(&[&LATER], &Choice::new().only("later")).contains("it was made for interface 1.1"));
     assert!(select(&[&SHY], &Choice::new().only("shy")).contains("shy: not today;"));

@@ -15,6 +15,10 @@ pub(crate) fn run(row: &str, program: &Path, words: &str) -> Cost {
     wait(child).expect("the workload ends well, without a report")
 }
 
+/// How much of a row is run where its instructions are counted, which takes fifty times as long.
+#[allow(dead_code, reason = "not all benches count")]
+pub(crate) const SCALE_COUNTED: &str = "0.02";
+
 /// The rows that are of real programs.
 pub(crate) fn rows(program: &Path) -> Vec<String> {
     let output = Command::new(program).arg("list").output().expect("the workloads can be listed");

@@ -12,18 +12,21 @@ use super::{Callback, changed, deregister, is_in_flight, on_release, process, re
 use crate::lock::Rank;
 use crate::os::{self, Span};
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
 use std::boxed::Box;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
 /// Why there is no registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GetError<E> {
     /// The range cannot be watched, or is none.
     Hooks(HooksError),
     /// It could not be made.
     Register(E),
-    /// Memory of the range went while it was made, again and again.
+    /// Memory of the range went while it was made, three times.
     Released,
 }
 
@@ -45,16 +48,11 @@ impl<E: fmt::Display> fmt::Display for GetError<E> {
     }
 }
 
-impl<E: core::error::Error + 'static> core::error::Error for GetError<E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Hooks(error) => Some(error),
-            Self::Register(error) => Some(error),
-            Self::Released => None,
-        }
-    }
-}
+impl<E: core::error::Error> core::error::Error for GetError<E> {}
+
 struct Shared<T> {
+    /// Itself.
+    own: Weak<Self>,
     inner: Held<Inner<T>>,
     limits: Limits,
     /// Whether values are dropped in callbacks.
@@ -100,6 +98,25 @@ impl<T: 'static> Shared<T> {
         true
     }
 
+    /// Drops what is to be dropped: outside of the lock, for it may do anything, and not in a callback, which may not free.
+    fn bury(&self) {
+        if !super::callbacks::is_inside() {
+            while self.drop_one() {}
+            while let Some(husk) = self.inner.with(Inner::exhume) {
+                drop(husk);
+            }
+        }
+    }
+
+    /// Unpins an entry, and makes room if there is too much then.
+    fn unpin(&self, id: Id) {
+        self.inner.with(|inner| {
+            inner.unpin(id, self.limits);
+            inner.make_room(self.limits);
+        });
+        self.bury();
+    }
+
     /// Memory goes.
     fn release(&self, span: Span) {
         self.inner.with(|inner| inner.release(span));
@@ -134,14 +151,19 @@ impl<T> Drop for Shared<T> {
 /// A cache of registrations of memory, each a `T` that is made once and dropped when it is no use: when its memory goes, or when there are too
 /// many. What is dropped takes the registration back, whatever that means: unpin, unlock, deregister.
 ///
-/// A lookup is O(log n), but for registrations in its way whose memory went while they were in use; it takes one lock, and with `userfaultfd` a
-/// call of the system's. It never returns a registration whose memory has gone, as far as the component of the hooks is told. Two threads that
-/// miss the same range at once make two.
+/// A lookup goes by the range alone, so there is one cache for each kind of registration (a device, its access rights). It is O(log n), but for
+/// registrations in its way whose memory went while they were in use; it takes one lock, and with `userfaultfd` a system call. It never returns a
+/// registration whose memory has gone, if the component is told of it (the table in `docs/hooks.md`): with `allocator` those of heaps of this crate.
+/// Two threads that miss the same range at once make two.
 ///
-/// In the child of a fork the registrations are found no more, and are dropped: where that would harm the parent's, a `T` must know whose
-/// process it is in.
+/// A `T` is dropped when nobody uses it any more and its memory has gone or there is too much: by the next call that makes or drops something
+/// ([`get`](Self::get) where there is none yet, [`clear`](Self::clear), [`invalidate`](Self::invalidate), [`sweep`](Self::sweep), the drop of a
+/// [`Pinned`]), in that thread, with no lock held.
 ///
-/// Threads share what it holds, so a `T` must be `Sync`:
+/// In the child of a fork the registrations are found no more, and are dropped: where that would undo the parent's (a device that both have open),
+/// keep `std::process::id()` in the `T`, and do nothing where it is another one.
+///
+/// Threads share a cache by reference, or in an `Arc` or a `static`, and what it holds, so a `T` must be `Sync`:
 ///
 /// ```compile_fail
 /// let cache = stratalloc::hooks::RegistrationCache::<std::cell::Cell<u64>>::new(Default::default());
@@ -171,10 +193,10 @@ impl<T: Send + Sync + 'static> fmt::Debug for RegistrationCache<T> {
     }
 }
 
-/// A registration in use: it is not dropped while this lives, even if its memory goes.
+/// A registration in use: it is not dropped while this lives, even if its memory goes. A clone is one more use of the same.
 #[must_use = "the registration may be dropped once this is"]
 pub struct Pinned<'a, T: Send + Sync + 'static> {
-    cache: &'a RegistrationCache<T>,
+    shared: &'a Shared<T>,
     id: Id,
     value: NonNull<T>,
     key: Key,
@@ -198,10 +220,28 @@ impl<T: Send + Sync + 'static> Pinned<'_, T> {
         (core::ptr::with_exposed_provenance(self.key.at), self.key.end - self.key.at)
     }
 
-    /// Whether its memory is still there, as far as was told.
+    /// Whether its memory is still there, as far as was told: it does not ask. Call [`process`] first if [`changed`].
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.cache.shared.inner.with(|inner| inner.ranges.value(self.id).state == State::Ready)
+        self.shared.inner.with(|inner| inner.ranges.value(self.id).state == State::Ready)
+    }
+
+    /// The same use, by a value that borrows nothing, and may outlive the cache: for what goes on when the caller has returned.
+    pub fn into_owned(self) -> OwnedPinned<T> {
+        let this = ManuallyDrop::new(self);
+        // It is there: somebody has the cache, or another value that owns a part of it.
+        let owner = this.shared.own.upgrade();
+        let shared: *const Shared<T> = this.shared;
+        // SAFETY: it stays while somebody owns a part of it, and `owner` is dropped last.
+        let shared = unsafe { &*shared };
+        OwnedPinned { pinned: Pinned { shared, id: this.id, value: this.value, key: this.key }, _owner: owner }
+    }
+}
+
+impl<T: Send + Sync + 'static> Clone for Pinned<'_, T> {
+    fn clone(&self) -> Self {
+        self.shared.inner.with(|inner| inner.entry(self.id).pins += 1);
+        Self { shared: self.shared, id: self.id, value: self.value, key: self.key }
     }
 }
 
@@ -216,7 +256,50 @@ impl<T: Send + Sync + 'static> Deref for Pinned<'_, T> {
 
 impl<T: Send + Sync + 'static> Drop for Pinned<'_, T> {
     fn drop(&mut self) {
-        self.cache.unpin(self.id);
+        self.shared.unpin(self.id);
+    }
+}
+
+/// A registration in use, as [`Pinned`], which borrows nothing. When its cache has gone it goes with this, and it is not told any more whether
+/// its memory has.
+#[must_use = "the registration may be dropped once this is"]
+pub struct OwnedPinned<T: Send + Sync + 'static> {
+    // Fields are dropped in this order.
+    pinned: Pinned<'static, T>,
+    _owner: Option<Arc<Shared<T>>>,
+}
+
+impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for OwnedPinned<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pinned.fmt(f)
+    }
+}
+
+impl<T: Send + Sync + 'static> OwnedPinned<T> {
+    /// As [`Pinned::range`].
+    #[must_use]
+    pub fn range(&self) -> (*const u8, usize) {
+        self.pinned.range()
+    }
+
+    /// As [`Pinned::is_current`].
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.pinned.is_current()
+    }
+}
+
+impl<T: Send + Sync + 'static> Clone for OwnedPinned<T> {
+    fn clone(&self) -> Self {
+        self.pinned.clone().into_owned()
+    }
+}
+
+impl<T: Send + Sync + 'static> Deref for OwnedPinned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.pinned
     }
 }
 
@@ -270,47 +353,73 @@ impl<T: Send + Sync + 'static> RegistrationCache<T> {
             next_tag: 0,
             stats: CacheStats::default(),
         };
-        let shared = Arc::new(Shared { inner: Held::new(Rank::Cached, inner), limits, at_once, link: Link::new() });
+        let shared = Arc::new_cyclic(|own| Shared {
+            own: Weak::clone(own),
+            inner: Held::new(Rank::Cached, inner),
+            limits,
+            at_once,
+            link: Link::new(),
+        });
         shared.link.enter(&shared.inner);
         let told = Arc::clone(&shared);
         let callback = on_release(move |release| told.release(release.span()))?;
         Ok(Self { shared, callback })
     }
 
-    /// A registration that covers these bytes: one that there is, or one of just these that `make` makes.
+    /// A registration that covers these bytes: one that there is, or one of just these that `make` makes, which is passed them as they are. O(log
+    /// n), and what `make` takes.
     ///
-    /// It may call callbacks, and wait for another thread that does, as [`process`].
+    /// The memory must be the caller's, and stay mapped until this returns. Keep it while the [`Pinned`] lives: the cache does not. If it goes all
+    /// the same, the registration is not found again, and dropped with the last `Pinned`.
     ///
-    /// The memory must be the caller's, and stay mapped until this returns. While the [`Pinned`] lives it must not go, or what the registration
-    /// stands for goes with it; that it is not found again is this cache's affair.
+    /// What goes beyond a registration that there is gets one of its own; both stay, and may have pages in common.
+    ///
+    /// `make` is called with no lock held, three times at the most: again where memory of the range went meanwhile, and where it failed, once all
+    /// that nobody uses was dropped to make room. It may call callbacks, and wait for another thread that does, as [`process`].
     ///
     /// # Errors
-    /// [`GetError`]; nothing has changed then.
+    /// [`GetError`]: then there is no registration of these bytes, but others may have been dropped. In a callback it is
+    /// [`HooksError::Inside`] if there is something to be told.
     pub fn get<E>(
         &self,
         base: *const u8,
         bytes: usize,
+        make: impl FnMut(*const u8, usize) -> Result<T, E>,
+    ) -> Result<Pinned<'_, T>, GetError<E>> {
+        self.get_with_room(base, bytes, make, |_| true)
+    }
+
+    /// The same, but where `make` fails it makes room, and tries again, only if `is_full` says of the error that there is too much.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_with_room<E>(
+        &self,
+        base: *const u8,
+        bytes: usize,
         mut make: impl FnMut(*const u8, usize) -> Result<T, E>,
+        is_full: impl Fn(&E) -> bool,
     ) -> Result<Pinned<'_, T>, GetError<E>> {
         let span = Span { at: base as usize, bytes };
         let none = HooksError::Range { base: span.at, bytes };
         Key::of(span, 0).ok_or(none)?;
+        let shared = &*self.shared;
         // Where others take memory away all the time, a registration of these bytes alone is right in any case.
         if catch_up()?
-            && let Some((id, value, key)) = self.shared.inner.with(|inner| inner.find(span))
+            && let Some((id, value, key)) = shared.inner.with(|inner| inner.find(span))
         {
-            return Ok(Pinned { cache: self, id, value, key });
+            return Ok(Pinned { shared, id, value, key });
         }
         for round in 1..=TRIES {
-            self.bury();
-            let begun = self.shared.inner.with(|inner| inner.begin(span));
-            let unfinished = Unfinished { cache: self, id: begun.ok_or(HooksError::NoMemory)? };
+            shared.bury();
+            let begun = shared.inner.with(|inner| inner.begin(span));
+            let unfinished = Unfinished { shared, id: begun.ok_or(HooksError::NoMemory)? };
             match unfinished.finish(&mut make) {
                 Ok(Some(pinned)) => return Ok(pinned),
                 Ok(None) => {}
-                // There may be too much registered: what nobody uses makes room, once.
                 Err(GetError::Register(error)) => {
-                    if round == TRIES || self.shared.inner.with(|inner| inner.idle.entries) == 0 {
+                    let has_idle = shared.inner.with(|inner| inner.idle.entries) > 0;
+                    if round == TRIES || !has_idle || !is_full(&error) {
                         return Err(GetError::Register(error));
                     }
                     self.clear();
@@ -321,43 +430,35 @@ impl<T: Send + Sync + 'static> RegistrationCache<T> {
         Err(GetError::Released)
     }
 
+    /// Has told what has gone, and drops registrations whose memory has: for a program that is idle.
+    ///
+    /// # Errors
+    /// As [`process`].
+    pub fn sweep(&self) -> Result<(), HooksError> {
+        if changed() {
+            process()?;
+        }
+        self.shared.bury();
+        Ok(())
+    }
+
     /// Finds no registration any more that overlaps these bytes: for memory that is going to go without a word of anybody's. What nobody uses
     /// is dropped. O(k log n) for k of them.
     pub fn invalidate(&self, base: *const u8, bytes: usize) {
         self.shared.release(Span { at: base as usize, bytes });
-        self.bury();
+        self.shared.bury();
     }
 
     /// What it has done.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
-        self.shared.inner.with(|inner| inner.stats)
+        self.shared.inner.with(|inner| CacheStats { in_use: inner.stats.entries - inner.idle.entries, ..inner.stats })
     }
 
     /// Drops all registrations that nobody uses. O(n log n).
     pub fn clear(&self) {
         self.shared.inner.with(|inner| inner.make_room(Limits { entries: 0, bytes: 0 }));
-        self.bury();
-    }
-
-    /// Drops what is to be dropped: outside of the lock, for it may do anything, and not in a callback, which may not free.
-    fn bury(&self) {
-        if !super::callbacks::is_inside() {
-            while self.shared.drop_one() {}
-            while let Some(husk) = self.shared.inner.with(Inner::exhume) {
-                drop(husk);
-            }
-        }
-    }
-
-    /// Unpins an entry, and makes room if there is too much then.
-    fn unpin(&self, id: Id) {
-        let limits = self.shared.limits;
-        self.shared.inner.with(|inner| {
-            inner.unpin(id, limits);
-            inner.make_room(limits);
-        });
-        self.bury();
+        self.shared.bury();
     }
 }
 
@@ -370,13 +471,13 @@ impl<T: Send + Sync + 'static> Drop for RegistrationCache<T> {
 
 /// An entry that is being made. It is dropped where that fails.
 struct Unfinished<'a, T: Send + Sync + 'static> {
-    cache: &'a RegistrationCache<T>,
+    shared: &'a Shared<T>,
     id: Id,
 }
 
 impl<T: Send + Sync + 'static> Drop for Unfinished<'_, T> {
     fn drop(&mut self) {
-        self.cache.unpin(self.id);
+        self.shared.unpin(self.id);
     }
 }
 
@@ -386,8 +487,8 @@ impl<'a, T: Send + Sync + 'static> Unfinished<'a, T> {
         self,
         make: &mut dyn FnMut(*const u8, usize) -> Result<T, E>,
     ) -> Result<Option<Pinned<'a, T>>, GetError<E>> {
-        let Self { cache, id } = self;
-        let inner = &cache.shared.inner;
+        let Self { shared, id } = self;
+        let inner = &shared.inner;
         let key = inner.with(|inner| inner.ranges.key(id));
         let (base, bytes) = (core::ptr::with_exposed_provenance(key.at), key.end - key.at);
         register(base, bytes, key.tag)?;
@@ -405,6 +506,6 @@ impl<'a, T: Send + Sync + 'static> Unfinished<'a, T> {
             return Ok(None);
         }
         core::mem::forget(self);
-        Ok(Some(Pinned { cache, id, value, key }))
+        Ok(Some(Pinned { shared, id, value, key }))
     }
 }

@@ -28,6 +28,8 @@ pub struct Support {
 impl Support {
     /// None.
     pub const NONE: Self = Self { heaps: Notice::Never, process: Notice::Never };
+    /// Of all memory of the process: before it goes where a heap of this crate lets it go, else by [`process`](super::process).
+    pub const ALL: Self = Self { heaps: Notice::Before, process: Notice::Polled };
 
     /// What of `other` is not there: in words; `None` if all is.
     pub(super) fn lacks(self, other: Self) -> Option<&'static str> {
@@ -45,15 +47,17 @@ impl Support {
     }
 }
 
-/// Memory that goes, or has gone: the addresses themselves, or what was behind them.
+/// Memory that goes, or has gone: the addresses themselves, or what was behind them. It need not be what was registered: compare by
+/// [`overlaps`](Release::overlaps). The same memory may be told twice, by a heap before it goes, and by [`process`](super::process).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// The first address.
+    /// The first address; heaps and the kernel tell whole pages.
     pub base: usize,
-    /// How many bytes, at least.
+    /// How many bytes.
     pub bytes: usize,
-    /// Whether this is told from inside the allocator: then the callback may neither allocate nor free. Builds with debug assertions end
-    /// the process if it does.
+    /// Whether this is told from inside the allocator: then the callback may neither allocate nor free with a heap of this crate. (With
+    /// another allocator it may: with the C library's, unless the feature `c-override` has replaced that.) Builds with debug assertions end
+    /// the process if it calls the global one; others may wait for themselves.
     pub from_allocator: bool,
 }
 
@@ -74,6 +78,12 @@ impl Release {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unwatched(pub &'static str);
 
+impl fmt::Display for Unwatched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
 /// A fork, as a component sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fork {
@@ -85,8 +95,64 @@ pub enum Fork {
     InChild,
 }
 
-/// Somebody who finds out that memory goes: of the callback kind, which tells by itself, of the polled kind, which tells when it is asked to by
-/// [`process`](Component::process), or both.
+/// Somebody who finds out that memory goes: of the callback kind, which tells by itself, by [`tell`](super::tell); of the polled kind, which
+/// announces, and tells when it is asked to by [`process`](Component::process); or both. What heaps tell goes to the component
+/// [`ALLOCATOR`](super::ALLOCATOR): one that wants that, too, opens and closes it when it is opened and closed.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use stratalloc::hooks::{self, ALLOCATOR, Component, Declined, Notice, Release, Settings, Support};
+///
+/// /// Of a library that unmaps memory, and says so.
+/// #[derive(Debug)]
+/// struct Library;
+/// static UNMAPPED: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
+///
+/// /// Called by the library before it unmaps.
+/// fn unmaps(base: usize, bytes: usize) {
+///     let mut unmapped = UNMAPPED.lock().unwrap();
+///     unmapped.push((base, bytes));
+///     hooks::announce();
+/// }
+///
+/// impl Component for Library {
+///     fn name(&self) -> &'static str {
+///         "library"
+///     }
+///     fn priority(&self) -> i32 {
+///         70
+///     }
+///     fn support(&self) -> Support {
+///         Support { heaps: Notice::Before, process: Notice::Never }
+///     }
+///     fn open(&self) -> Result<(), Declined> {
+///         ALLOCATOR.open()
+///     }
+///     fn close(&self) {
+///         ALLOCATOR.close();
+///     }
+///     fn process(&self, each: &mut dyn FnMut(Release)) {
+///         loop {
+///             let mut unmapped = UNMAPPED.lock().unwrap();
+///             let Some((base, bytes)) = unmapped.pop() else {
+///                 // Under the lock under which it announces: nothing comes between.
+///                 return hooks::settle();
+///             };
+///             drop(unmapped);
+///             each(Release { base, bytes, from_allocator: false });
+///         }
+///     }
+/// }
+///
+/// static LIBRARY: Library = Library;
+/// hooks::init(&Settings::new().component(&LIBRARY))?;
+/// let _callback = hooks::on_release(|release| assert!(release.overlaps(0x5000, 1)))?;
+/// unmaps(0x4000, 0x2000);
+/// assert!(hooks::changed());
+/// assert_eq!(hooks::process()?, 1);
+/// assert!(!hooks::changed());
+/// # Ok::<(), hooks::HooksError>(())
+/// ```
 pub trait Component: Sync + fmt::Debug {
     /// Its name, by which users choose it.
     fn name(&self) -> &'static str;
@@ -115,7 +181,8 @@ pub trait Component: Sync + fmt::Debug {
         let _ = stage;
     }
 
-    /// Watches whole pages from now on, some of which it may watch already. It may not allocate.
+    /// Watches whole pages from now on, some of which it may watch already. It may not allocate; it is called under a spin lock for which whoever
+    /// takes memory away may wait, as is `unwatch`, so it is short.
     ///
     /// # Errors
     /// [`Unwatched`] if it would not be told of what it is said to be told of; then [`unwatch`](Component::unwatch) follows. It may not
@@ -135,8 +202,9 @@ pub trait Component: Sync + fmt::Debug {
         false
     }
 
-    /// For one of the polled kind: tells of all that it has heard of since the last call, and calls [`settle`](super::settle) when there is no
-    /// more, so that nothing is heard of between the two. One call at a time.
+    /// For one of the polled kind: tells of all that it has heard of since the last call; when there is no more, it calls
+    /// [`settle`](super::settle), under the lock under which it calls [`announce`](super::announce): else what it hears of between the two is
+    /// lost. One call at a time.
     fn process(&self, each: &mut dyn FnMut(Release)) {
         let _ = each;
         super::settle();

@@ -14,12 +14,12 @@ use std::boxed::Box;
 pub struct Limits {
     /// Registrations.
     pub entries: usize,
-    /// Bytes of their ranges, all together.
+    /// Bytes of their ranges, all together; where ranges overlap, of each. One that is longer by itself is kept while it is in use only.
     pub bytes: usize,
 }
 
 impl Default for Limits {
-    /// 1,024 registrations of a GiB.
+    /// 1,024 registrations, and a GiB all together.
     fn default() -> Self {
         Self { entries: 1024, bytes: 1 << 30 }
     }
@@ -27,18 +27,21 @@ impl Default for Limits {
 
 /// What a cache has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CacheStats {
-    /// Registrations that it holds, used or not, and their bytes.
+    /// Registrations that it holds, in use or not.
     pub entries: usize,
-    /// Their bytes.
+    /// Those that are in use, or are being made.
+    pub in_use: usize,
+    /// Bytes of the ranges of all of them.
     pub bytes: usize,
     /// Calls that found one.
     pub hits: u64,
-    /// Calls that had one made.
+    /// Attempts to make one.
     pub misses: u64,
-    /// Registrations whose memory went.
+    /// Registrations whose memory went, or that were invalidated, those that were being made among them.
     pub released: u64,
-    /// Registrations that had to make room.
+    /// Registrations that had to make room, or were cleared, or were too long to be kept.
     pub evicted: u64,
 }
 /// What becomes of an entry.

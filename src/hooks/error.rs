@@ -3,8 +3,9 @@
 use crate::choice::ChoiceError;
 use core::fmt;
 
-/// Why a call of the hooks failed; nothing has changed then.
+/// Why a call of the hooks failed; nothing has changed then, but that [`process`](super::process) may have told something.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HooksError {
     /// No component was selected.
     Choice(ChoiceError),
@@ -63,7 +64,10 @@ impl fmt::Display for HooksError {
             Self::Begun { component } => {
                 write!(f, "component `{component}` has begun already; choose before the first use, or call close first")
             }
-            Self::StillRegistered { count } => write!(f, "{count} ranges are still registered; deregister them first"),
+            Self::StillRegistered { count } => write!(
+                f,
+                "{count} ranges are still registered; deregister them, or drop the caches that have them, first"
+            ),
             Self::Range { base, bytes } => {
                 write!(
                     f,
@@ -85,11 +89,4 @@ impl fmt::Display for HooksError {
     }
 }
 
-impl core::error::Error for HooksError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Choice(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl core::error::Error for HooksError {}

@@ -1,14 +1,16 @@
-//! Memory hooks: whoever registered memory learns when it goes, before the addresses can be anybody else's. (Open MPI's `opal/mca/memory`
-//! anew.)
+//! Memory hooks: whoever keeps registrations of memory is told when that memory goes. What this crate's heaps take away is told before it goes;
+//! what anybody else in the process takes away is known by one load, before a registration is used again. (Open MPI's `opal/mca/memory` anew.)
 //!
-//! Whoever lets hardware or the kernel at memory by its addresses keeps what comes of that, a *registration*, since it is dear to make: pinned
-//! pages, a fixed buffer of an io_uring, a memory region of a network card. It is wrong as soon as the memory goes, even if other memory
-//! comes to the same addresses; and the memory goes without a word: `free` gives pages back, somebody unmaps a file. So:
+//! Whoever hands memory to hardware or to the kernel by its addresses keeps what comes of that, a *registration*, since it is expensive to make:
+//! pinned pages, a fixed buffer of an io_uring, a memory region of a network card. It is wrong as soon as the memory goes, even if other
+//! memory comes to the same addresses; and nobody says when it goes: `free` gives pages back, somebody unmaps a file. So:
 //!
-//! - [`on_release`] has a callback told of all memory that goes, and
-//! - [`register`] says which memory it is about; then, before a registration is used again, `if changed() { process()?; }`: for what cannot
-//!   be told by itself is told by [`process`]. [`changed`] is one relaxed load.
+//! - [`on_release`] calls a callback for all memory that goes, and [`register`] says which memory it is about.
+//! - Before a registration is used again: wait until not [`is_in_flight`], and `if changed() { process()?; }`: what cannot be told by itself is
+//!   told by [`process`]. [`changed`] is one relaxed load.
 //! - [`RegistrationCache`] does all of that.
+//!
+//! The rules for callbacks, locks, forks and components, what the kernel does not tell, and what it costs: `docs/hooks.md` in the package.
 //!
 //! ```
 //! use stratalloc::hooks;
@@ -25,8 +27,8 @@
 //! # Ok::<(), hooks::HooksError>(())
 //! ```
 //!
-//! **Components.** One of them finds out that memory goes. It is chosen at the first use, or by [`init`]: the one of highest priority that does
-//! not decline, or by `STRATALLOC_HOOKS`.
+//! **Components.** One of them finds out that memory goes. It is chosen at the first use, as `STRATALLOC_HOOKS` says, else by priority, the highest
+//! one that does not decline; or by [`init`] before that. A library makes sure by [`require`] that one serves that is told of enough.
 //!
 //! | component | priority | told of | how |
 //! |---|--:|---|---|
@@ -57,7 +59,7 @@ mod site;
 mod userfaultfd;
 
 pub use crate::choice::{Choice, ChoiceError};
-pub use cache::{GetError, Pinned, RegistrationCache};
+pub use cache::{GetError, OwnedPinned, Pinned, RegistrationCache};
 pub use component::{Component, Declined, Fork, Notice, Release, Support, Unwatched};
 pub use entries::{CacheStats, Limits};
 pub use error::HooksError;
@@ -131,6 +133,9 @@ struct Center {
     /// Forks that this process comes from.
     life: AtomicU32,
 }
+
+/// What this crate's heaps tell: for components of a program's own that want that, too.
+pub static ALLOCATOR: &dyn Component = &allocator::Allocator;
 
 /// The components of this crate.
 pub static COMPONENTS: [&dyn Component; 3] = [&userfaultfd::Userfaultfd, &allocator::Allocator, &empty::Empty];
@@ -228,7 +233,35 @@ pub fn init(settings: &Settings) -> Result<Chosen, HooksError> {
     }
 }
 
-/// The component that serves; `None` before the first use.
+/// Makes sure that a component serves that is told of so much: for a library, in a program in which others may have chosen already. If there is
+/// none it is chosen as the environment says. It may be called again and again.
+///
+/// # Errors
+/// [`HooksError::Choice`] if the one that serves is told of less, or none serves; [`HooksError::Inside`] if there is none, in a callback.
+pub fn require(needs: Support) -> Result<Chosen, HooksError> {
+    let chosen = loop {
+        if let Some(chosen) = CENTER.chosen() {
+            break chosen;
+        }
+        if callbacks::is_inside() {
+            return Err(HooksError::Inside);
+        }
+        let _gate = CENTER.choosing.enter();
+        if CENTER.chosen().is_none() {
+            CENTER.choose(&Settings::from_environment()?.needs(needs))?;
+        }
+    };
+    match chosen.component.support().lacks(needs) {
+        None => Ok(chosen.clone()),
+        Some(why) => {
+            let mut refusals = chosen.declined.clone();
+            refusals.push((chosen.component.name(), Declined(why.into())));
+            Err(ChoiceError::Nobody { refusals }.into())
+        }
+    }
+}
+
+/// The component that serves; `None` before the first use, and when it was closed.
 #[must_use]
 pub fn chosen() -> Option<Chosen> {
     CENTER.chosen().cloned()
@@ -283,8 +316,8 @@ impl core::fmt::Debug for Callback {
 }
 
 impl Callback {
-    /// Takes it off: no call of it begins after this, from the inside of one, too. Outside of callbacks this waits until no call of it runs.
-    /// False if it was off already.
+    /// Takes it off: no call of it begins after this. Outside of a callback it waits for calls that run, and drops the closure; inside of one it
+    /// does not wait, and the closure is dropped later. False if it was off already.
     #[allow(clippy::must_use_candidate, reason = "nobody need know")]
     pub fn unregister(&self) -> bool {
         CALLBACKS.take_off(self.0)
@@ -313,7 +346,7 @@ impl Drop for Callback {
 /// gives memory back by itself, which has 64 KiB of stack and no thread-locals but zeros.
 ///
 /// # Errors
-/// [`HooksError::Choice`] if there is no component yet, and none serves.
+/// If there is no component yet: [`HooksError::Choice`] if the environment cannot be read, or none serves; [`HooksError::Inside`] in a callback.
 pub fn on_release(told: impl Fn(&Release) + Send + Sync + 'static) -> Result<Callback, HooksError> {
     CENTER.begin()?;
     Ok(Callback(CALLBACKS.add(Box::new(told))))
@@ -327,15 +360,17 @@ fn pages_of(span: Span) -> Span {
     Span { at, bytes: end - at }
 }
 
-/// Says that something is kept that is about these bytes. Ranges may overlap, nest, and be the same. `cookie` is anything. O(log n), and calls
-/// of the system's by `userfaultfd`. It calls no callback, and allocates nothing of the heap, once there is a component.
+/// Says that something is kept that is about these bytes. Ranges may overlap, nest, and be the same. `cookie` tells those of the same
+/// bytes apart, and [`deregister_overlapping`] returns it. O(log n), and two system calls by `userfaultfd`. It calls no callback, and allocates nothing of the heap, once there is a component.
 ///
-/// The component `allocator` is told of heaps alone: it takes other memory, and is not told when that goes. Whoever registers such memory has
-/// [`Settings::needs`] ask for a component that is.
+/// The component `allocator` is told of heaps alone: it takes other memory, and is not told when that goes. Whoever registers such memory, or
+/// does not know which allocator the program has, asks [`require`] for a component that is.
+///
+/// Register before the device does, and look afterwards whether memory of the range went meanwhile, as [`RegistrationCache`] does.
 ///
 /// # Errors
-/// [`HooksError::Range`] for no range; [`HooksError::Unwatched`] if the component refuses; [`HooksError::NoMemory`]; [`HooksError::Choice`] as
-/// [`on_release`].
+/// [`HooksError::Range`] for no range; [`HooksError::Unwatched`] if the component refuses: then make a registration for this use alone;
+/// [`HooksError::NoMemory`]; [`HooksError::Choice`] and [`HooksError::Inside`] as [`on_release`].
 pub fn register(base: *const u8, bytes: usize, cookie: u64) -> Result<(), HooksError> {
     let base = base as usize;
     let span = Span { at: base, bytes };
@@ -365,7 +400,8 @@ pub fn register(base: *const u8, bytes: usize, cookie: u64) -> Result<(), HooksE
     }
 }
 
-/// Takes back what [`register`] was told, with just these three. O(log n). It calls no callback, and allocates nothing.
+/// Takes back what [`register`] was told, with just these three. O(log n + k) for k ranges that have pages in common with it, and two system
+/// calls or more by `userfaultfd`. It calls no callback, and allocates nothing.
 ///
 /// # Errors
 /// [`HooksError::NotRegistered`], and nothing has changed.
@@ -386,6 +422,29 @@ pub fn deregister(base: *const u8, bytes: usize, cookie: u64) -> Result<(), Hook
         }
         Ok(())
     })
+}
+
+/// Takes back all that overlaps these bytes, and calls `each` with what each was registered with: the first address, how many bytes, the cookie.
+/// For a callback, which learns so what it is about. O(log n) for each. It allocates nothing; no lock is held while `each` runs. How many they
+/// were.
+pub fn deregister_overlapping(base: *const u8, bytes: usize, each: &mut dyn FnMut(*const u8, usize, u64)) -> usize {
+    let span = Span { at: base as usize, bytes };
+    let next = |registered: &mut Ranges<Registered>| {
+        let id = registered.overlapping(span, &mut |_, range| range.is_of_this_life())?;
+        let key = registered.key(id);
+        registered.remove(id);
+        let _ = registered.give_back(id);
+        if let Some(chosen) = CENTER.chosen() {
+            unwatch(registered, chosen.component, pages_of(key.span()));
+        }
+        Some(key)
+    };
+    let mut count = 0;
+    while let Some(key) = REGISTERED.with(next) {
+        each(core::ptr::with_exposed_provenance(key.at), key.end - key.at, key.tag);
+        count += 1;
+    }
+    count
 }
 
 /// Ends the process if it is dropped: a component that unwinds would leave a lock held.
@@ -458,8 +517,8 @@ fn count_registered(registered: &Ranges<Registered>) -> usize {
     count
 }
 
-/// Whether memory may have gone of which nobody was told yet: then [`process`] tells. Always false where the component tells by itself. One
-/// relaxed load.
+/// Whether memory may have gone of which nobody was told yet: then [`process`] tells. Always false where the component tells by itself, but in
+/// the child of a fork until [`process`] was called there. One relaxed load.
 ///
 /// It is true before the call returns that took the memory away, to whoever comes behind that. But the kernel may hand the addresses out a
 /// moment earlier, to another thread that maps memory meanwhile: who may have got them so asks [`is_in_flight`] first.
@@ -470,17 +529,18 @@ pub fn changed() -> bool {
 }
 
 /// Whether somebody in the process is about to take registered memory away, or has just done so, and was not heard yet. When this was false,
-/// [`changed`] knows of all that had gone. A call of the system's by `userfaultfd`, else always false.
+/// [`changed`] knows of all that had gone. A system call by `userfaultfd`, which may miss some before Linux 5.15; else always false.
 #[must_use]
 pub fn is_in_flight() -> bool {
     CENTER.chosen().is_some_and(|chosen| chosen.component.is_in_flight())
 }
 
-/// Tells of all that has gone since the last call and was not told, and returns how often something was told. When it returns, all that went
-/// before it was called was told, by whatever thread: it waits for others that are at it.
+/// Tells of all that has gone since the last call and was not told, and returns how many releases were told, each to all callbacks. When it
+/// returns, all was told that calls took away which had returned before it was called, by whatever thread: it waits for others that are at it.
 ///
 /// # Errors
-/// [`HooksError::Inside`] if a callback calls it.
+/// [`HooksError::Inside`] if a callback calls it. In the child of a fork [`HooksError::Choice`] if the component does not open there: what was the
+/// parent's was told all the same.
 pub fn process() -> Result<usize, HooksError> {
     if callbacks::is_inside() {
         return Err(HooksError::Inside);
@@ -528,8 +588,8 @@ fn tell_of_earlier_lives(count: &dyn Fn()) {
     }
 }
 
-/// Tells all callbacks.
-fn tell(release: &Release) {
+/// For components of the callback kind: tells all callbacks that this goes. No lock of the component's may be held that a callback could take.
+pub fn tell(release: &Release) {
     CALLBACKS.tell(release);
     site::report_left(&REGISTERED, release.span());
 }

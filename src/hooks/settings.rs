@@ -3,6 +3,7 @@
 use super::component::{Component, Support};
 use super::error::HooksError;
 use crate::choice::{Choice, Declined};
+use core::fmt;
 use std::vec::Vec;
 
 /// What is wanted of a component.
@@ -65,4 +66,12 @@ pub struct Chosen {
     pub priority: i32,
     /// Those of higher priority, and why they do not serve.
     pub declined: Vec<(&'static str, Declined)>,
+}
+
+/// Its name; and those that declined, with their reasons.
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.component.name())?;
+        self.declined.iter().try_for_each(|(name, why)| write!(f, "; {name} declined: {why}"))
+    }
 }

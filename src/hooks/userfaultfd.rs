@@ -136,7 +136,7 @@ impl Component for Userfaultfd {
     }
 
     fn open(&self) -> Result<(), Declined> {
-        let refused = |what, error| Declined(format!("{what}: {}", os::describe(error)).into());
+        let refused = |what, error| Declined(format!("{what}: {}", os::why_refused(error)).into());
         let faults =
             Userfault::open().map_err(|error| refused("the kernel has no userfaultfd for this process", error))?;
         let signal = Signal::new().map_err(|error| {

@@ -47,7 +47,7 @@ mod userfault;
 pub(crate) use agent::sleep;
 #[cfg(all(any(feature = "shared", feature = "symmetric"), not(loom)))]
 pub(crate) use errors::Errno;
-#[cfg(all(any(feature = "shared", feature = "symmetric", feature = "hooks"), not(loom)))]
+#[cfg(all(any(feature = "shared", feature = "symmetric"), not(loom)))]
 pub(crate) use errors::describe;
 #[cfg(all(feature = "malloc-debug", feature = "std", not(loom)))]
 pub(crate) use faults::{OnFault, Registers, on_fault, on_stack};
@@ -124,7 +124,9 @@ pub(crate) use unix::thread_id;
 pub(crate) use unix::unmap;
 pub(crate) use unix::{abort, rest, say, yield_now};
 #[cfg(all(feature = "hooks", not(loom)))]
-pub(crate) use userfault::{Helper, Message, Signal, Userfault, is_mapped, is_of_another_kind, why_unwatched};
+pub(crate) use userfault::{
+    Helper, Message, Signal, Userfault, is_mapped, is_of_another_kind, why_refused, why_unwatched,
+};
 
 /// Numbers of errors.
 #[cfg(any(feature = "c-abi", feature = "shared", feature = "symmetric"))]

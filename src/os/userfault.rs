@@ -203,6 +203,16 @@ pub(crate) fn is_mapped(span: Span) -> bool {
     unsafe { libc::syscall(libc::SYS_msync, span.at, span.bytes, libc::MS_ASYNC) == 0 }
 }
 
+/// Why there is no userfaultfd.
+pub(crate) fn why_refused(error: Errno) -> &'static str {
+    match error {
+        libc::ENOSYS => "it is built without it",
+        libc::EINVAL => "it is older than Linux 5.7, or has no write protection by it on this processor",
+        libc::EPERM => "a seccomp filter refuses, or, before Linux 5.11, vm.unprivileged_userfaultfd is 0",
+        error => super::errors::describe(error),
+    }
+}
+
 /// Why memory cannot be watched.
 pub(crate) fn why_unwatched(error: Errno) -> &'static str {
     match error {
