@@ -133,11 +133,8 @@ impl Userfault {
 
     /// Watches them no more. What is not mapped any more was not watched.
     pub(crate) fn unwatch(self, span: Span) {
-        // Before Linux 6.16 the kernel would take pages from another userfaultfd of the program, too: if there are such, what else there is
-        // stays watched.
-        if self.watch(span) == Err(libc::EBUSY) {
-            return;
-        }
+        // Older kernels take pages from another userfaultfd of the program, too. To ask by `watch` whose they are is no remedy: it would part
+        // mappings of memory that is somebody else's by now, who then cannot move it in one call.
         let mut request = RangeRequest { start: span.at as u64, bytes: span.bytes as u64 };
         let _ = self.ask(libc::_IOR::<RangeRequest>(KIND, 1), (&raw mut request).cast());
     }
