@@ -206,11 +206,16 @@ fn assert_usable(player: &mut Player<'_, Mmap, Spin>) {
     player.audit();
 }
 
+/// One test at a time has this.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Plays with every call of `kinds` failing, alone and from there on.
 fn fail_each(name: &str, kinds: u8, least: usize, like: Plan) {
     // One test at a time: what a late failure unmaps, another thread would map.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let (operations, mut histogram) = (operations(), Histogram::new());
     let calls = play(&operations, Plan { kinds, from: 0, to: 0, ..like }, &mut histogram);
     assert!(calls >= least, "only {calls} calls of {name}");
@@ -266,6 +271,8 @@ fn g13_each_call_of_any_kind_fails() {
 /// What the oracle itself allocates makes no call that is counted.
 #[test]
 fn only_the_heaps_calls_are_counted() {
+    // Nor is it mapped where another test's heap has just lost its place.
+    let _alone = alone();
     COUNT.set(0);
     PLAN.set(Plan { kinds: 0b1111, ..NOTHING });
     drop(std::hint::black_box(vec![1u8; 64 << 20]));

@@ -66,6 +66,7 @@ fn a_heap_is_shared_by_threads_and_moves() {
 
 #[test]
 fn blocks_outlive_a_move_of_their_heap() {
+    let _alone = alone();
     let heap = Heap::new().expect("there is memory");
     let mut words: Vec<u64, Heap> = Vec::new_in(heap);
     (0..10_000).for_each(|n| words.push(n));
@@ -75,6 +76,7 @@ fn blocks_outlive_a_move_of_their_heap() {
 
 #[test]
 fn grow_and_shrink_keep_contents_and_alignment() {
+    let _alone = alone();
     let heap = Heap::new().expect("there is memory");
     for (old, new) in [((10, 8), (5000, 64)), ((100_000, 8), (300_000, 8)), ((64, 64), (65, 4096)), ((0, 1), (1, 1))] {
         let (old, new) = (layout(old.0, old.1), layout(new.0, new.1));
@@ -118,6 +120,7 @@ fn a_heap_keeps_its_own_settings_and_collects() {
 
 #[test]
 fn what_cannot_be_served_is_an_error() {
+    let _alone = alone();
     let heap = Heap::new().expect("there is memory");
     assert!(heap.allocate(layout(isize::MAX as usize - 7, 8)).is_err());
     assert!(heap.allocate(layout(0, 1)).is_ok());

@@ -286,6 +286,18 @@ fn sixty_four_mib(layout: Layout) -> Vec<*mut u8> {
     (0..64 * MIB / Stratalloc::usable_size(layout)).map(|_| allocate(&SOON, layout)).collect()
 }
 
+/// Allocates and frees by `swing` until that took so short that the purger, which looks after 150 ms and again after another 150, has sorted
+/// nothing meanwhile.
+fn free_soon(swing: &mut dyn FnMut()) {
+    for _ in 0..20 {
+        let begun = Instant::now();
+        swing();
+        if begun.elapsed() < Duration::from_millis(200) {
+            return;
+        }
+    }
+}
+
 /// Bytes of blocks in the depot.
 fn in_depot() -> usize {
     Stratalloc::stats().classes.iter().map(|class| class.in_depot as usize * class.size).sum()
@@ -295,7 +307,7 @@ fn in_depot() -> usize {
 fn g3_lists_in_the_depot_are_used_before_the_heap_grows() {
     in_own_process(|| {
         let other = Layout::new::<[u64; 60]>();
-        sixty_four_mib(SMALL).into_iter().for_each(|block| free(&SOON, block, SMALL));
+        free_soon(&mut || sixty_four_mib(SMALL).into_iter().for_each(|block| free(&SOON, block, SMALL)));
         let before = Stratalloc::stats();
         assert!(in_depot() > 48 * MIB, "freed in order, lists are compact\n{before}");
         let blocks = sixty_four_mib(other);
@@ -313,7 +325,7 @@ fn g3_collect_empties_the_depot() {
         swing_small(&SOON, &mut blocks);
         Stratalloc::collect();
         let base = resident_bytes();
-        swing_small(&SOON, &mut blocks);
+        free_soon(&mut || swing_small(&SOON, &mut blocks));
         let freed = blocks.capacity() * Stratalloc::usable_size(SMALL);
         assert!(in_depot() > freed / 4 * 3 && resident_bytes() > base + freed / 4 * 3, "{}", Stratalloc::stats());
         // The purger may just have a list or a run in hand, which comes back by itself.
@@ -504,7 +516,8 @@ fn g14_a_library_goes_while_its_purger_sleeps() {
     in_own_process(|| {
         let (path, before) = (unloadable("libunloaded.so", 0), threads().len());
         load_call_unload(&path, c"swing");
-        assert_eq!(threads().len(), before + 1, "its purger sleeps");
+        // (The thread that called has been waited for, and may still be counted for a moment.)
+        wait_until("but for its purger", || threads().len() == before + 1);
         wait_until("alone", || threads().len() <= before);
         remove(&path);
     })

@@ -103,9 +103,13 @@ fn c3_a_program_for_any_openshmem_runs_unchanged() {
     let source = Path::new(CRATE).join("examples/c/symmetric_ring.c");
     said(Command::new("oshcc").arg(source).arg("-o").arg(&theirs));
     for (pes, ours) in [1, 2, 4].iter().zip(&ours) {
-        let mut command = Command::new("oshrun");
-        command.args(["--allow-run-as-root", "--oversubscribe", "-mca", "btl", "^openib", "-n", &pes.to_string()]);
-        let output = output_in_time(command.arg(&theirs));
+        let run_theirs = || {
+            let mut command = Command::new("oshrun");
+            command.args(["--allow-run-as-root", "--oversubscribe", "-mca", "btl", "^openib", "-n", &pes.to_string()]);
+            output_in_time(command.arg(&theirs))
+        };
+        // It may itself lack room for a moment, or a port.
+        let output = (0..3).map(|_| run_theirs()).find(|output| output.status.success()).unwrap_or_else(run_theirs);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(String::from_utf8_lossy(&output.stdout), *ours);
     }

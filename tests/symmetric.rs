@@ -714,7 +714,7 @@ fn y9_a_pe_that_cannot_begin_is_named_and_says_why() {
         let is_own = error.contains("something is mapped there") || error.contains("no component `none`");
         if is_own {
             // The others end before it.
-            std::thread::sleep(Duration::from_millis(150));
+            std::thread::sleep(Duration::from_millis(50));
         }
         std::process::exit(if is_own { 5 } else { 6 });
     }

@@ -428,10 +428,17 @@ fn g14_long_blocks_that_waiting_threads_freed_come_back() {
             .collect();
         stop.wait();
         drop(live);
+        let held = || resident_bytes() - before;
+        // A second, and on a busy machine what its thread waits for a processor. 8 MiB retained, stacks and records, and what the threads'
+        // caches hold.
         thread::sleep(std::time::Duration::from_secs(1));
-        let held = resident_bytes() - before;
-        // 8 MiB retained, stacks and records, and what the threads' caches hold.
-        assert!(held <= 11 * MIB, "{held} bytes resident, a second after the last call");
+        let come_back = (0..100).any(|_| {
+            held() <= 11 * MIB || {
+                thread::sleep(std::time::Duration::from_millis(50));
+                false
+            }
+        });
+        assert!(come_back, "{} bytes resident, seconds after the last call", held());
         stop.wait();
         threads.into_iter().for_each(|thread| thread.join().expect("the thread ends well"));
         Stratalloc::collect();

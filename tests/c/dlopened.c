@@ -111,7 +111,7 @@ static void empty_slots(void) {
 }
 
 int main(int count, char **arguments) {
-    alarm(60);
+    alarm(300);
     pthread_t early_threads[THREADS], late_threads[THREADS];
     pthread_barrier_init(&loaded, NULL, THREADS + 1);
     pthread_barrier_init(&closed, NULL, THREADS + 1);

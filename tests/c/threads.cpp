@@ -404,7 +404,7 @@ int status_of(pid_t child) {
 // In a child: the heap is whole, whatever the parent's other threads were at.
 [[noreturn]] void in_the_child(int number, bool forks_again) {
     failures = 0;
-    alarm(40);
+    alarm(200);
     work(number, 3000);
     std::thread(work, number + 1, 1000).join();
     if (forks_again) {
@@ -471,7 +471,7 @@ void *last_one(void *main_thread) {
 } // namespace
 
 int main(int count, char **) {
-    alarm(60);
+    alarm(300);
     std::atexit(at_the_end);
     check_before_main();
     if (count > 1) {

@@ -88,17 +88,21 @@ mod at_steps {
         let child = unsafe { libc::fork() };
         assert!(child >= 0);
         if child == 0 {
-            SIGNAL.store(signal, Relaxed);
-            LAST.store(last, Relaxed);
-            let heap = open(path);
-            let kept = fill(&heap);
-            free(&heap, kept.into_iter().step_by(2).collect());
-            heap.collect();
-            drop(heap);
+            let work = || {
+                SIGNAL.store(signal, Relaxed);
+                LAST.store(last, Relaxed);
+                let heap = open(path);
+                let kept = fill(&heap);
+                free(&heap, kept.into_iter().step_by(2).collect());
+                heap.collect();
+            };
+            let result = std::panic::catch_unwind(work);
             // SAFETY: no preconditions.
-            unsafe { libc::_exit(0) };
+            unsafe { libc::_exit(if result.is_ok() { 0 } else { 3 }) };
         }
-        (child, state_of(child))
+        let state = state_of(child);
+        assert!(!libc::WIFEXITED(state) || libc::WEXITSTATUS(state) == 0, "it goes through: {state:x}");
+        (child, state)
     }
 
     /// The state of a child that ends, or is stopped.

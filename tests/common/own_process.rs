@@ -2,7 +2,7 @@
 //! process, or let it die.
 
 #[path = "in_time.rs"]
-mod in_time;
+pub(crate) mod in_time;
 
 use in_time::output_in_time;
 use std::io::Write;
@@ -20,6 +20,7 @@ pub(crate) struct Ended {
 }
 
 /// In the first process: runs the calling test again in a second one, and says how that ended. There: runs `body`.
+#[allow(dead_code, reason = "each user takes what it needs")]
 pub(crate) fn in_own_process(body: fn()) -> Ended {
     // What these tests count is the heap's, without what a hunter puts around blocks and holds back.
     in_own_process_with(&[("STRATALLOC_DEBUG", "off")], body)

@@ -102,7 +102,7 @@ pub(crate) fn in_child(work: impl FnOnce()) {
     let process = unsafe { libc::fork() };
     if process == 0 {
         // SAFETY: no preconditions.
-        unsafe { libc::alarm(30) };
+        unsafe { libc::alarm(120) };
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         // SAFETY: no preconditions.
         unsafe { libc::_exit(i32::from(result.is_err())) };

@@ -28,7 +28,7 @@ fn promise(name: &str, row: Option<u8>, scenario: fn()) {
         crate::twin::set(twin.parse().expect("the twin is a number"));
         return scenario();
     }
-    let (passed, text) = run(name, 0, Duration::from_secs(120));
+    let (passed, text) = run(name, 0, Duration::from_secs(600));
     println!("{text}");
     assert!(passed, "{name} failed as shipped");
     if let Some(row) = row {

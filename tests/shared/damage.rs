@@ -17,7 +17,7 @@ pub(crate) fn in_orderly_child(what: &dyn std::fmt::Debug, work: impl FnOnce()) 
     assert!(process >= 0);
     if process == 0 {
         // SAFETY: no preconditions. What hangs is ended.
-        unsafe { libc::alarm(20) };
+        unsafe { libc::alarm(120) };
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         // SAFETY: no preconditions.
         unsafe { libc::_exit(i32::from(result.is_err())) };
