@@ -1,8 +1,9 @@
 //! Row H6 beside forks: of a cache that is in use, of who drops a registration, and with handlers of the program's own that free memory.
 
 use super::own_process::in_own_process;
+use super::rules::{UNDONE, slow};
 use super::told::in_child;
-use super::{Block, PAGE, UNDONE, init, slow};
+use super::{Block, PAGE, init};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use stratalloc::Stratalloc;
