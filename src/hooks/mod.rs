@@ -51,6 +51,7 @@ mod component;
 mod empty;
 mod entries;
 mod error;
+mod forks;
 mod gate;
 mod held;
 mod ranges;
@@ -151,7 +152,7 @@ impl Center {
 
     /// Chooses a component; the gate is held, and there is none.
     fn choose(&self, settings: &Settings) -> Result<&'static Chosen, HooksError> {
-        survive_forks();
+        forks::survive();
         // Before anybody can be told of something.
         self.forked.store(0, Relaxed);
         self.cold.store(0, Relaxed);
@@ -611,60 +612,6 @@ fn is_of_heap(span: Span) -> bool {
     {
         let _ = span;
         false
-    }
-}
-
-/// Sees to it that forks are survived.
-fn survive_forks() {
-    static REGISTERED: AtomicU32 = AtomicU32::new(0);
-    if REGISTERED.swap(1, Relaxed) == 0 {
-        os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
-    }
-}
-
-fn tell_of_fork(stage: Fork) {
-    if let Some(chosen) = CENTER.chosen() {
-        // SAFETY: called by the handlers of that stage.
-        unsafe { chosen.component.fork(stage) };
-    }
-}
-
-extern "C" fn before_fork() {
-    // From here to the end of the fork nobody chooses or closes a component.
-    CENTER.choosing.hold();
-    caches::hold_all();
-    REGISTERED.hold();
-    tell_of_fork(Fork::Before);
-    held::hold_all();
-}
-
-extern "C" fn after_fork_in_parent() {
-    held::let_go_of_all();
-    tell_of_fork(Fork::InParent);
-    // SAFETY: held by `before_fork`.
-    unsafe { REGISTERED.let_go() };
-    // SAFETY: as above.
-    unsafe { caches::let_go_of_all() };
-    CENTER.choosing.let_go();
-}
-
-extern "C" fn after_fork_in_child() {
-    held::let_go_of_all();
-    tell_of_fork(Fork::InChild);
-    // SAFETY: held by `before_fork`, by the thread that this one is a copy of, here and below.
-    unsafe { REGISTERED.let_go() };
-    // SAFETY: as above.
-    unsafe { caches::let_go_of_all() };
-    CENTER.choosing.let_go();
-    caches::abandon_all();
-    CENTER.processing.abandon();
-    CALLBACKS.abandon();
-    if CENTER.chosen().is_some() {
-        CENTER.life.fetch_add(1, Relaxed);
-        CENTER.cold.store(1, Relaxed);
-        // First: what processes in this thread, if it is forking from inside that, settles nothing from now on.
-        CENTER.forked.store(1, Relaxed);
-        announce();
     }
 }
 
