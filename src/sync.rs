@@ -19,7 +19,7 @@ pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release}
 
 /// Whether the word is not 0, by a relaxed load. A comparison with memory and a branch: of an atomic load the compiler makes a third
 /// instruction.
-#[cfg(all(feature = "hooks", target_arch = "x86_64", not(any(loom, miri))))]
+#[cfg(all(feature = "hooks", target_arch = "x86_64", target_pointer_width = "64", not(any(loom, miri))))]
 #[inline]
 pub(crate) fn is_set(word: &AtomicU32) -> bool {
     // SAFETY: the word is there, and what reads it here does so as a relaxed load does; flags are not kept.
@@ -36,7 +36,7 @@ pub(crate) fn is_set(word: &AtomicU32) -> bool {
 }
 
 /// Whether the word is not 0, by a relaxed load.
-#[cfg(all(feature = "hooks", not(all(target_arch = "x86_64", not(any(loom, miri))))))]
+#[cfg(all(feature = "hooks", not(all(target_arch = "x86_64", target_pointer_width = "64", not(any(loom, miri))))))]
 #[inline]
 pub(crate) fn is_set(word: &AtomicU32) -> bool {
     word.load(Relaxed) != 0

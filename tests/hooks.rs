@@ -616,32 +616,57 @@ fn h1_a_library_requires_what_it_needs() {
 
 static TAKEN: Mutex<Vec<(usize, usize, u64)>> = Mutex::new(Vec::new());
 
-/// A callback learns what was registered of the memory that goes.
+/// A callback that takes back what has even cookies of that which goes.
+fn take_even(release: &hooks::Release) {
+    let mut taken = TAKEN.lock().expect("not poisoned");
+    let before = taken.len();
+    let count = hooks::deregister_overlapping(release.base as *const u8, release.bytes, &mut |at, bytes, cookie| {
+        let is_own = cookie % 2 == 0;
+        if is_own {
+            taken.push((at as usize / PAGE, bytes / PAGE, cookie));
+        }
+        is_own
+    });
+    assert!(count >= taken.len() - before);
+}
+
+/// A callback learns what was registered of the memory that goes, and leaves others' to them.
 #[test]
 fn h2_what_overlaps_is_taken_back_with_its_cookies() {
     in_own_process(|| {
         hooks::init(&Settings::new().component(&BOLD)).expect("bold serves");
         let at = |page: usize| (page * PAGE) as *const u8;
-        for (page, pages, cookie) in [(5, 2, 1), (5, 3, 2), (7, 1, 3), (7, 1, 3), (8, 1, 4), (2, 20, 5)] {
+        let ranges = [(5, 2, 2), (5, 3, 2), (5, 3, 1), (7, 1, 4), (7, 1, 4), (7, 1, 3), (8, 1, 6), (2, 20, 8)];
+        for (page, pages, cookie) in ranges {
             hooks::register(at(page), pages * PAGE, cookie).expect("registered");
         }
-        let _callback = hooks::on_release(|release| {
+        let cache = hooks::RegistrationCache::<u8>::new(hooks::Limits::default()).expect("a component");
+        cache.get(at(8), PAGE, |_, _| Ok::<_, ()>(1)).map(drop).expect("registered");
+        let _callback = hooks::on_release(take_even);
+        told::in_child(|| {
+            // In a child it is told of all that was the parent's.
+            hooks::process().expect("processed");
             let mut taken = TAKEN.lock().expect("not poisoned");
-            let count =
-                hooks::deregister_overlapping(release.base as *const u8, release.bytes, &mut |at, bytes, cookie| {
-                    taken.push((at as usize / PAGE, bytes / PAGE, cookie));
-                });
-            assert_eq!(count, taken.len());
+            taken.sort_unstable();
+            assert_eq!(*taken, [(2, 20, 8), (5, 2, 2), (5, 3, 2), (7, 1, 4), (8, 1, 6)]);
+            assert_eq!(hooks::registered(), 0);
         });
         // It tells of page 7.
         tell_once();
         let mut taken = TAKEN.lock().expect("not poisoned");
         taken.sort_unstable();
-        assert_eq!(*taken, [(2, 20, 5), (5, 3, 2), (7, 1, 3), (7, 1, 3)]);
-        assert_eq!(hooks::registered(), 2);
-        assert_eq!(hooks::deregister_overlapping(at(7), 0, &mut |_, _, _| ()), 0);
-        assert_eq!(hooks::deregister_overlapping(at(6), usize::MAX, &mut |_, _, _| ()), 2);
-        assert_eq!(hooks::registered(), 0);
+        assert_eq!(*taken, [(2, 20, 8), (5, 3, 2), (7, 1, 4)]);
+        assert_eq!(hooks::registered(), 5);
+        assert_eq!(hooks::deregister_overlapping(at(7), 0, &mut |_, _, _| true), 0);
+        assert_eq!(hooks::deregister_overlapping(at(6), usize::MAX, &mut |_, _, _| true), 4);
+        assert_eq!(hooks::registered(), 1, "what a cache has it takes back itself");
+        let mut made = 0;
+        let again = cache.get(at(8), PAGE, |_, _| {
+            made += 1;
+            Ok::<_, ()>(2)
+        });
+        drop(again.expect("it is there"));
+        assert_eq!(made, 0);
     })
     .well();
 }

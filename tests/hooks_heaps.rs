@@ -326,6 +326,29 @@ fn h7_who_deregisters_in_time_is_told_of_nothing() {
 #[cfg(feature = "malloc-debug")]
 static REGISTERED: AtomicUsize = AtomicUsize::new(0);
 
+/// What a parent registered is not registered in its child, where the memory may go.
+#[cfg(feature = "malloc-debug")]
+#[test]
+fn h7_what_the_parent_registered_is_no_affair_of_the_child() {
+    in_own_process_with(&[("STRATALLOC_DEBUG", "quarantine=0")], || {
+        use_component("allocator");
+        let layout = Layout::from_size_align(300_000, 8).expect("a layout");
+        // SAFETY: the size is not 0.
+        let block = unsafe { alloc(layout) };
+        forgetful_register(block.wrapping_add(1000), 100_000);
+        told::in_child(|| {
+            careless_free(block, layout);
+            innocent_collect();
+            hooks::process().expect("processed");
+            assert_eq!(hooks::registered(), 0);
+        });
+        assert_eq!(hooks::registered(), 1);
+        hooks::deregister(block.wrapping_add(1000), 100_000, 0xfeed).expect("registered before");
+        careless_free(block, layout);
+    })
+    .well();
+}
+
 /// Another one than was chosen at the first use.
 #[cfg(feature = "malloc-debug")]
 fn use_component_again(name: &str) {

@@ -330,6 +330,27 @@ fn files_of_hooks() -> Vec<i32> {
     std::fs::read_dir("/proc/self/fd").expect("files").flatten().filter(is_ours).map(number).collect()
 }
 
+/// Another file gets all numbers of the hooks' files; what was registered is told, and the hooks are closed.
+fn give_numbers_to(file: i32) -> Vec<i32> {
+    let at = map(8);
+    hooks::register(at, 4 * PAGE, 1).expect("registered");
+    let ours = files_of_hooks();
+    assert_eq!(ours.len(), 2);
+    for number in &ours {
+        // SAFETY: what this breaks is the hooks' own.
+        assert_eq!(unsafe { libc::dup2(file, *number) }, *number);
+    }
+    TOLD.clear();
+    unmap(at.wrapping_add(2 * PAGE), 1);
+    while !TOLD.covers(at as usize, 4 * PAGE) {
+        hooks::process().expect("processed");
+        std::thread::yield_now();
+    }
+    hooks::deregister(at, 4 * PAGE, 1).expect("registered before");
+    hooks::close().expect("nothing is registered");
+    ours
+}
+
 /// The numbers that such a program closes may be other files' by the time that the hooks learn of it.
 #[test]
 fn h5_a_file_that_has_the_number_by_now_is_left_alone() {
@@ -338,42 +359,37 @@ fn h5_a_file_that_has_the_number_by_now_is_left_alone() {
             return;
         }
         let _callback = note_all();
-        let at = map(8);
-        hooks::register(at, 4 * PAGE, 1).expect("registered");
-        // A pipe in which there is something to read has the numbers of all files of the hooks.
+        // A pipe in which there is something to read.
         let mut ends = [0; 2];
         // SAFETY: there is room for two.
         assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
         let text = [b'x'; 4096];
         // SAFETY: so many bytes are there.
         assert_eq!(unsafe { libc::write(ends[1], text.as_ptr().cast(), text.len()) }, 4096);
-        let ours = files_of_hooks();
-        assert_eq!(ours.len(), 2);
-        for number in &ours {
-            // SAFETY: what this breaks is the hooks' own.
-            assert_eq!(unsafe { libc::dup2(ends[0], *number) }, *number);
-        }
-        unmap(at.wrapping_add(2 * PAGE), 1);
-        while !TOLD.covers(at as usize, 4 * PAGE) {
-            hooks::process().expect("processed");
-            std::thread::yield_now();
-        }
-        hooks::deregister(at, 4 * PAGE, 1).expect("registered before");
-        hooks::close().expect("nothing is registered");
-        let mut there = 0;
-        for number in &ours {
+        for number in give_numbers_to(ends[0]) {
+            let mut there = 0;
             // SAFETY: the place is an int.
-            assert_eq!(unsafe { libc::ioctl(*number, libc::FIONREAD, &raw mut there) }, 0, "it is open");
+            assert_eq!(unsafe { libc::ioctl(number, libc::FIONREAD, &raw mut there) }, 0, "it is open");
             assert_eq!(there, 4096, "nobody has read of it");
         }
+        // A device that can be read for ever, and refuses what it does not know in a userfaultfd's words.
         assert!(use_userfaultfd());
+        // SAFETY: the name ends with a zero.
+        let device = unsafe { libc::open(c"/dev/urandom".as_ptr(), libc::O_RDONLY) };
+        assert!(device >= 0);
+        for number in give_numbers_to(device) {
+            // SAFETY: no preconditions.
+            assert!(unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0, "it is open");
+        }
+        // Another one serves; and where nothing was heard since its files were closed nobody waits for a thread that cannot be told.
+        assert!(use_userfaultfd());
+        let at = map(8);
         hooks::register(at, PAGE, 2).expect("there is another one");
         unmap(at, 1);
         TOLD.clear();
         hooks::process().expect("processed");
         assert!(TOLD.covers(at as usize, PAGE));
         hooks::deregister(at, PAGE, 2).expect("registered before");
-        // And where nothing was heard since: nobody waits for a thread that cannot be told.
         for number in files_of_hooks() {
             // SAFETY: as above.
             assert_eq!(unsafe { libc::close(number) }, 0);

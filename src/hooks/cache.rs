@@ -8,10 +8,11 @@ use super::entries::{CacheStats, Inner, Limits, Rest, State};
 use super::error::HooksError;
 use super::held::{Held, is_holder};
 use super::ranges::{Id, Key, Ranges};
-use super::{Callback, changed, deregister, is_in_flight, on_release, process, register};
+use super::{Callback, changed, deregister, is_in_flight, on_release, process, register_as};
 use crate::lock::Rank;
 use crate::os::{self, Span};
 use core::fmt;
+use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -54,7 +55,6 @@ struct Shared<T> {
     /// Itself.
     own: Weak<Self>,
     inner: Held<Inner<T>>,
-    limits: Limits,
     /// Whether values are dropped in callbacks.
     at_once: bool,
     link: Link,
@@ -111,8 +111,8 @@ impl<T: 'static> Shared<T> {
     /// Unpins an entry, and makes room if there is too much then.
     fn unpin(&self, id: Id) {
         self.inner.with(|inner| {
-            inner.unpin(id, self.limits);
-            inner.make_room(self.limits);
+            inner.unpin(id);
+            inner.make_room(inner.limits);
         });
         self.bury();
     }
@@ -196,10 +196,12 @@ impl<T: Send + Sync + 'static> fmt::Debug for RegistrationCache<T> {
 /// A registration in use: it is not dropped while this lives, even if its memory goes. A clone is one more use of the same.
 #[must_use = "the registration may be dropped once this is"]
 pub struct Pinned<'a, T: Send + Sync + 'static> {
-    shared: &'a Shared<T>,
+    /// No reference: with one that owns its part it may go while this is dropped.
+    shared: NonNull<Shared<T>>,
     id: Id,
     value: NonNull<T>,
     key: Key,
+    cache: PhantomData<&'a Shared<T>>,
 }
 
 // SAFETY: it lends out a `T`, which threads may share, and unpins it under the cache's lock; whoever unpins it last may drop it, in any thread.
@@ -214,6 +216,15 @@ impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for Pinned<'_, T> {
 }
 
 impl<T: Send + Sync + 'static> Pinned<'_, T> {
+    const fn new(shared: NonNull<Shared<T>>, id: Id, value: NonNull<T>, key: Key) -> Self {
+        Self { shared, id, value, key, cache: PhantomData }
+    }
+
+    fn shared(&self) -> &Shared<T> {
+        // SAFETY: it is there while this is: it is borrowed, or what owns a part of it is dropped behind this.
+        unsafe { self.shared.as_ref() }
+    }
+
     /// The range that was registered, around what was asked for: the first address, and how many bytes.
     #[must_use]
     pub fn range(&self) -> (*const u8, usize) {
@@ -223,25 +234,22 @@ impl<T: Send + Sync + 'static> Pinned<'_, T> {
     /// Whether its memory is still there, as far as was told: it does not ask. Call [`process`] first if [`changed`].
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.shared.inner.with(|inner| inner.ranges.value(self.id).state == State::Ready)
+        self.shared().inner.with(|inner| inner.ranges.value(self.id).state == State::Ready)
     }
 
     /// The same use, by a value that borrows nothing, and may outlive the cache: for what goes on when the caller has returned.
     pub fn into_owned(self) -> OwnedPinned<T> {
         let this = ManuallyDrop::new(self);
         // It is there: somebody has the cache, or another value that owns a part of it.
-        let owner = this.shared.own.upgrade();
-        let shared: *const Shared<T> = this.shared;
-        // SAFETY: it stays while somebody owns a part of it, and `owner` is dropped last.
-        let shared = unsafe { &*shared };
-        OwnedPinned { pinned: Pinned { shared, id: this.id, value: this.value, key: this.key }, _owner: owner }
+        let owner = this.shared().own.upgrade();
+        OwnedPinned { pinned: Pinned::new(this.shared, this.id, this.value, this.key), _owner: owner }
     }
 }
 
 impl<T: Send + Sync + 'static> Clone for Pinned<'_, T> {
     fn clone(&self) -> Self {
-        self.shared.inner.with(|inner| inner.entry(self.id).pins += 1);
-        Self { shared: self.shared, id: self.id, value: self.value, key: self.key }
+        self.shared().inner.with(|inner| inner.entry(self.id).pins += 1);
+        Self::new(self.shared, self.id, self.value, self.key)
     }
 }
 
@@ -256,7 +264,7 @@ impl<T: Send + Sync + 'static> Deref for Pinned<'_, T> {
 
 impl<T: Send + Sync + 'static> Drop for Pinned<'_, T> {
     fn drop(&mut self) {
-        self.shared.unpin(self.id);
+        self.shared().unpin(self.id);
     }
 }
 
@@ -348,6 +356,7 @@ impl<T: Send + Sync + 'static> RegistrationCache<T> {
             ranges: Ranges::new(),
             newest: None,
             oldest: None,
+            limits,
             idle: Limits { entries: 0, bytes: 0 },
             dead: None,
             next_tag: 0,
@@ -356,7 +365,6 @@ impl<T: Send + Sync + 'static> RegistrationCache<T> {
         let shared = Arc::new_cyclic(|own| Shared {
             own: Weak::clone(own),
             inner: Held::new(Rank::Cached, inner),
-            limits,
             at_once,
             link: Link::new(),
         });
@@ -408,7 +416,7 @@ impl<T: Send + Sync + 'static> RegistrationCache<T> {
         if catch_up()?
             && let Some((id, value, key)) = shared.inner.with(|inner| inner.find(span))
         {
-            return Ok(Pinned { shared, id, value, key });
+            return Ok(Pinned::new(NonNull::from(shared), id, value, key));
         }
         for round in 1..=TRIES {
             shared.bury();
@@ -464,6 +472,8 @@ impl<T: Send + Sync + 'static> RegistrationCache<T> {
 
 impl<T: Send + Sync + 'static> Drop for RegistrationCache<T> {
     fn drop(&mut self) {
+        // What is in use is not kept when it is no more: nobody is told any longer that its memory goes.
+        self.shared.inner.with(|inner| inner.limits = Limits { entries: 0, bytes: 0 });
         self.clear();
         self.callback.unregister();
     }
@@ -491,10 +501,10 @@ impl<'a, T: Send + Sync + 'static> Unfinished<'a, T> {
         let inner = &shared.inner;
         let key = inner.with(|inner| inner.ranges.key(id));
         let (base, bytes) = (core::ptr::with_exposed_provenance(key.at), key.end - key.at);
-        register(base, bytes, key.tag)?;
+        register_as(base, bytes, key.tag, true)?;
         if !inner.with(|inner| inner.note_registered(id)) {
             // It went when nobody knew yet that there was something to take back.
-            deregister(base, bytes, key.tag)?;
+            let _ = deregister(base, bytes, key.tag);
             return Ok(None);
         }
         let value = Box::new(make(base, bytes).map_err(GetError::Register)?);
@@ -506,6 +516,6 @@ impl<'a, T: Send + Sync + 'static> Unfinished<'a, T> {
             return Ok(None);
         }
         core::mem::forget(self);
-        Ok(Some(Pinned { shared, id, value, key }))
+        Ok(Some(Pinned::new(NonNull::from(shared), id, value, key)))
     }
 }

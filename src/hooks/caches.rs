@@ -1,6 +1,6 @@
 //! All caches of registrations of the process: their locks are held over a fork.
 
-use super::held::Held;
+use super::held::{Held, is_holder};
 use crate::lock::Rank;
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -78,6 +78,10 @@ impl Link {
     /// Enters a cache in the list, whose lock this is. Neither moves any more.
     pub(super) fn enter(&self, lock: &(dyn Hold + 'static)) {
         self.lock.set(Some(NonNull::from(lock)));
+        if is_holder() {
+            // It is let go with the others.
+            lock.hold();
+        }
         CACHES.with(|first| {
             self.next.set(first.0);
             first.0 = Some(NonNull::from(self));

@@ -172,7 +172,7 @@ pub trait Component: Sync + fmt::Debug {
     /// Ends: nothing is told any more.
     fn close(&self);
 
-    /// Around a fork: it may not allocate. In the child only the calling thread goes on; there [`open`](Component::open) follows when hooks are
+    /// Around a fork, with the locks of the hooks held: it may neither allocate nor free. In the child only the calling thread goes on; there [`open`](Component::open) follows when hooks are
     /// used.
     ///
     /// # Safety

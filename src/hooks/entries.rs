@@ -93,6 +93,8 @@ pub(super) struct Inner<T> {
     /// Those that are ready and not pinned, by when they were used.
     pub(super) newest: Option<Id>,
     pub(super) oldest: Option<Id>,
+    /// How much may be idle, and how much is.
+    pub(super) limits: Limits,
     pub(super) idle: Limits,
     /// Those that are out of the tree, whose values are to be dropped.
     pub(super) dead: Option<Id>,
@@ -157,8 +159,8 @@ impl<T> Inner<T> {
         is_there
     }
 
-    pub(super) fn unpin(&mut self, id: Id, limits: Limits) {
-        let bytes = self.bytes(id);
+    pub(super) fn unpin(&mut self, id: Id) {
+        let (bytes, limits) = (self.bytes(id), self.limits);
         let entry = self.entry(id);
         entry.pins -= 1;
         if entry.pins > 0 {

@@ -25,13 +25,13 @@ extern "C" fn before_fork() {
     CENTER.choosing.hold();
     caches::hold_all();
     REGISTERED.hold();
-    tell_of_fork(Fork::Before);
     held::hold_all();
+    tell_of_fork(Fork::Before);
 }
 
 extern "C" fn after_fork_in_parent() {
-    held::let_go_of_all();
     tell_of_fork(Fork::InParent);
+    held::let_go_of_all();
     // SAFETY: held by `before_fork`.
     unsafe { REGISTERED.let_go() };
     // SAFETY: as above.
@@ -40,8 +40,8 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
-    held::let_go_of_all();
     tell_of_fork(Fork::InChild);
+    held::let_go_of_all();
     // SAFETY: held by `before_fork`, by the thread that this one is a copy of, here and below.
     unsafe { REGISTERED.let_go() };
     // SAFETY: as above.

@@ -95,6 +95,8 @@ struct Registered {
     site: Site,
     /// In which life of the process, counted by forks.
     life: u32,
+    /// A cache's, which takes it back itself.
+    is_cached: bool,
 }
 
 impl Registered {
@@ -184,14 +186,15 @@ impl Center {
 
     /// In the child of a fork: opens the component there, unless it is open.
     fn warm(&self, chosen: &Chosen) -> Result<(), HooksError> {
-        if self.cold.load(Relaxed) == 0 {
+        // Acquire, here and in `close`: the component is open; pairs with the store below.
+        if self.cold.load(Acquire) == 0 {
             return Ok(());
         }
         let _gate = self.choosing.enter();
         if self.cold.load(Relaxed) != 0 {
             let refusal = |why| ChoiceError::Nobody { refusals: [(chosen.component.name(), why)].into() };
             chosen.component.open().map_err(refusal)?;
-            self.cold.store(0, Relaxed);
+            self.cold.store(0, Publish);
         }
         Ok(())
     }
@@ -296,8 +299,11 @@ pub fn close() -> Result<(), HooksError> {
         Ok(component)
     })?;
     if let Some(component) = component {
-        if CENTER.cold.load(Relaxed) == 0 {
+        if CENTER.cold.load(Acquire) == 0 {
             component.close();
+        } else {
+            // Heaps told before the fork.
+            allocator::ignore();
         }
         CENTER.cold.store(0, Relaxed);
         CENTER.forked.store(0, Relaxed);
@@ -362,7 +368,8 @@ fn pages_of(span: Span) -> Span {
 }
 
 /// Says that something is kept that is about these bytes. Ranges may overlap, nest, and be the same. `cookie` tells those of the same
-/// bytes apart, and [`deregister_overlapping`] returns it. O(log n), and two system calls by `userfaultfd`. It calls no callback, and allocates nothing of the heap, once there is a component.
+/// bytes apart, and [`deregister_overlapping`] returns it. O(log n), and two system calls by `userfaultfd`. It calls no callback, and allocates nothing of the heap, once there is a component, and in the child of a fork
+/// once [`process`] was called there.
 ///
 /// The component `allocator` is told of heaps alone: it takes other memory, and is not told when that goes. Whoever registers such memory, or
 /// does not know which allocator the program has, asks [`require`] for a component that is.
@@ -373,10 +380,15 @@ fn pages_of(span: Span) -> Span {
 /// [`HooksError::Range`] for no range; [`HooksError::Unwatched`] if the component refuses: then make a registration for this use alone;
 /// [`HooksError::NoMemory`]; [`HooksError::Choice`] and [`HooksError::Inside`] as [`on_release`].
 pub fn register(base: *const u8, bytes: usize, cookie: u64) -> Result<(), HooksError> {
+    register_as(base, bytes, cookie, false)
+}
+
+/// The same, by a cache or not.
+fn register_as(base: *const u8, bytes: usize, cookie: u64, is_cached: bool) -> Result<(), HooksError> {
     let base = base as usize;
     let span = Span { at: base, bytes };
     let key = Key::of(span, cookie).ok_or(HooksError::Range { base, bytes })?;
-    let range = Registered { site: Site::here(bytes), life: 0 };
+    let range = Registered { site: Site::here(bytes), life: 0, is_cached };
     loop {
         CENTER.begin()?;
         let result = REGISTERED.with(|registered| {
@@ -425,27 +437,48 @@ pub fn deregister(base: *const u8, bytes: usize, cookie: u64) -> Result<(), Hook
     })
 }
 
-/// Takes back all that overlaps these bytes, and calls `each` with what each was registered with: the first address, how many bytes, the cookie.
-/// For a callback, which learns so what it is about. O(log n) for each. It allocates nothing; no lock is held while `each` runs. How many they
-/// were.
-pub fn deregister_overlapping(base: *const u8, bytes: usize, each: &mut dyn FnMut(*const u8, usize, u64)) -> usize {
+/// Calls `is_own` with each registered range that overlaps these bytes (the first address, how many bytes, the cookie), and takes it back if that
+/// says that it is the caller's: others in the process may have registered some. For a callback, which so learns what it is told of, in the
+/// child of a fork, too. Those of a [`RegistrationCache`] are not among them. O(k log n), and O(k²) where ranges nest, for k of them. It allocates
+/// nothing; no lock is held while `is_own` runs. How many were taken back.
+pub fn deregister_overlapping(
+    base: *const u8,
+    bytes: usize,
+    is_own: &mut dyn FnMut(*const u8, usize, u64) -> bool,
+) -> usize {
     let span = Span { at: base as usize, bytes };
-    let next = |registered: &mut Ranges<Registered>| {
-        let id = registered.overlapping(span, &mut |_, range| range.is_of_this_life())?;
-        let key = registered.key(id);
-        registered.remove(id);
-        let _ = registered.give_back(id);
-        if let Some(chosen) = CENTER.chosen() {
-            unwatch(registered, chosen.component, pages_of(key.span()));
-        }
-        Some(key)
-    };
+    let mut last = Key { at: 0, end: 0, tag: 0 };
     let mut count = 0;
-    while let Some(key) = REGISTERED.with(next) {
-        each(core::ptr::with_exposed_provenance(key.at), key.end - key.at, key.tag);
-        count += 1;
+    let next = |last| {
+        REGISTERED.with(|registered| {
+            let id = registered.overlapping(span, &mut |key, range| key > last && !range.is_cached)?;
+            Some(registered.key(id))
+        })
+    };
+    while let Some(key) = next(last) {
+        last = key;
+        if !is_own(core::ptr::with_exposed_provenance(key.at), key.end - key.at, key.tag) {
+            continue;
+        }
+        // All that have this key: it is the same caller's.
+        while REGISTERED.with(|registered| take_back(registered, key)) {
+            count += 1;
+        }
     }
     count
+}
+
+/// Takes a range of this key back that is no cache's; false if there is none.
+fn take_back(registered: &mut Ranges<Registered>, key: Key) -> bool {
+    let Some(id) = registered.overlapping(key.span(), &mut |other, range| other == key && !range.is_cached) else {
+        return false;
+    };
+    registered.remove(id);
+    let _ = registered.give_back(id);
+    if let Some(chosen) = CENTER.chosen() {
+        unwatch(registered, chosen.component, pages_of(key.span()));
+    }
+    true
 }
 
 /// Ends the process if it is dropped: a component that unwinds would leave a lock held.
@@ -480,7 +513,10 @@ fn unwatch(registered: &Ranges<Registered>, component: &dyn Component, pages: Sp
             component.unwatch(from.get(), to - from.get());
         }
     };
-    registered.overlapping(pages, &mut |key, _| {
+    registered.overlapping(pages, &mut |key, range| {
+        if !range.is_of_this_life() {
+            return false;
+        }
         let others = pages_of(key.span());
         give_up(others.at);
         from.set(from.get().max(others.at + others.bytes));

@@ -33,7 +33,9 @@ impl Site {
     /// The caller's.
     #[inline(always)]
     pub(super) fn here(bytes: usize) -> Self {
-        let is_doubtful = super::changed() || super::is_in_flight();
+        // (In the child of a fork there is something to be told in any case.)
+        let is_child = super::CENTER.forked.load(Relaxed) != 0;
+        let is_doubtful = super::changed() && !is_child || super::is_in_flight();
         let doubt = is_doubtful.then(|| super::SETTLED.load(Relaxed));
         Self { site: crate::global::hunter::site(bytes), is_reported: false, doubt }
     }
@@ -55,7 +57,8 @@ pub(super) const fn report_left(_: &Held<Ranges<Registered>>, _: Span) {}
 pub(super) fn report_left(registered: &Held<Ranges<Registered>>, gone: Span) {
     let next = || {
         registered.with(|registered| {
-            let id = registered.overlapping(gone, &mut |_, range| range.site.is_to_be_told())?;
+            let id =
+                registered.overlapping(gone, &mut |_, range| range.is_of_this_life() && range.site.is_to_be_told())?;
             registered.value_mut(id).site.is_reported = true;
             Some((registered.key(id), registered.value(id).site.site))
         })

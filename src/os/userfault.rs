@@ -147,11 +147,12 @@ impl Userfault {
         self.ask(libc::_IOWR::<ProtectRequest>(KIND, 6), (&raw mut request).cast()) == Err(libc::EAGAIN)
     }
 
-    /// Whether the number is still a userfaultfd's: of an empty range such a one says what is wrong with it, and another file that it does not
-    /// know the request.
+    /// Whether the number is still a userfaultfd's: it can be asked to wake who waits for a page of this thread's stack, which nobody does.
     pub(crate) fn is_one(self) -> bool {
-        let mut request = RangeRequest { start: 0, bytes: 0 };
-        self.ask(libc::_IOR::<RangeRequest>(KIND, 2), (&raw mut request).cast()) == Err(libc::EINVAL)
+        let page = super::page_bytes();
+        let mut request = RangeRequest { start: 0, bytes: page as u64 };
+        request.start = ((&raw const request).addr() & !(page - 1)) as u64;
+        self.ask(libc::_IOR::<RangeRequest>(KIND, 2), (&raw mut request).cast()).is_ok()
     }
 
     /// Waits until there is something to read, or `stop` says so: false. `None` if this is no file any more, or another one by now.

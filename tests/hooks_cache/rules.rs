@@ -268,6 +268,17 @@ fn h6_a_registration_is_in_use_as_long_as_anything_of_it_is() {
         assert_eq!((UNDONE.load(SeqCst), hooks::registered()), (0, 1));
         drop(other);
         assert_eq!((UNDONE.load(SeqCst), hooks::registered()), (1, 0));
+        // Each goes by itself when the cache has, however much that kept.
+        UNDONE.store(0, SeqCst);
+        let cache = RegistrationCache::new(Limits::default()).expect("a component");
+        let get = |at: usize| cache.get(bytes[at..].as_ptr(), 10, |_, _| Ok::<_, ()>(Counted)).expect("registered");
+        let (first, second, _idle) = (get(0).into_owned(), get(20).into_owned(), drop(get(40)));
+        drop(cache);
+        assert_eq!((UNDONE.load(SeqCst), hooks::registered()), (1, 2));
+        drop(first);
+        assert_eq!((UNDONE.load(SeqCst), hooks::registered()), (2, 1));
+        drop(second);
+        assert_eq!((UNDONE.load(SeqCst), hooks::registered()), (3, 0));
     })
     .well();
 }
