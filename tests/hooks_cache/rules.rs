@@ -152,16 +152,23 @@ fn h6_memory_goes_when_its_registration_was_dropped_by_whomever() {
     .well();
 }
 
+/// A cache that has five registrations of ten bytes each.
+fn cache_of_five(bytes: &[u8; 100]) -> RegistrationCache<usize> {
+    let cache = RegistrationCache::new(Limits::default()).expect("a component");
+    for number in 0..5 {
+        let pinned = cache.get(bytes[number * 10..].as_ptr(), 10, |_, _| Ok::<_, ()>(number));
+        assert_eq!(*pinned.expect("registered"), number);
+    }
+    cache
+}
+
 #[test]
 fn h6_what_cannot_be_made_is_tried_again_with_room_and_what_is_invalid_is_not_found() {
     in_own_process(|| {
         assert!(init("allocator"));
-        let cache = RegistrationCache::<usize>::new(Limits::default()).expect("a component");
         let bytes = [0_u8; 100];
         let at = |at: usize| bytes[at..].as_ptr();
-        for number in 0..5 {
-            assert_eq!(*cache.get(at(number * 10), 10, |_, _| Ok::<_, ()>(number)).expect("registered"), number);
-        }
+        let cache = cache_of_five(&bytes);
         // As where only so much may be locked.
         let full = |_, _| if cache.stats().entries > 1 { Err("full") } else { Ok(77) };
         assert_eq!(*cache.get(at(90), 10, full).expect("there is room once the others have gone"), 77);
@@ -287,12 +294,9 @@ fn h6_a_registration_is_in_use_as_long_as_anything_of_it_is() {
 fn h6_room_is_made_only_where_that_helps() {
     in_own_process(|| {
         assert!(init("allocator"));
-        let cache = RegistrationCache::<usize>::new(Limits::default()).expect("a component");
         let bytes = [0_u8; 100];
         let at = |at: usize| bytes[at..].as_ptr();
-        for number in 0..5 {
-            assert_eq!(*cache.get(at(number * 10), 10, |_, _| Ok::<_, ()>(number)).expect("registered"), number);
-        }
+        let cache = cache_of_five(&bytes);
         // Of each error: how often it was tried, and how many of the others stay.
         for (what, tries, stay) in [("wrong", 1, 5), ("full", 2, 0)] {
             let mut tried = 0;
