@@ -509,14 +509,19 @@ fn h3_a_fork_from_inside_of_a_callback_leaves_calls_of_other_threads_to_the_pare
     .well();
 }
 
+/// The component `bold` serves, and pages 2 to 6 are registered.
+fn register_five_pages() {
+    hooks::init(&Settings::new().component(&BOLD)).expect("bold serves");
+    for page in 2..7 {
+        hooks::register((page * PAGE) as *const u8, PAGE, 1).expect("registered");
+    }
+}
+
 #[test]
 fn h3_what_callbacks_register_in_the_child_of_a_fork_is_the_childs() {
     in_own_process(|| {
-        hooks::init(&Settings::new().component(&BOLD)).expect("bold serves");
+        register_five_pages();
         let at = |page: usize| (page * PAGE) as *const u8;
-        for page in 2..7 {
-            hooks::register(at(page), PAGE, 1).expect("registered");
-        }
         let parent = std::process::id();
         let _callback = hooks::on_release(move |release| {
             // Of page 7 the component tells each time.
@@ -554,11 +559,7 @@ static GRANDCHILD: AtomicBool = AtomicBool::new(false);
 #[test]
 fn h3_a_fork_while_the_child_of_one_is_told() {
     in_own_process(|| {
-        hooks::init(&Settings::new().component(&BOLD)).expect("bold serves");
-        let at = |page: usize| (page * PAGE) as *const u8;
-        for page in 2..7 {
-            hooks::register(at(page), PAGE, 1).expect("registered");
-        }
+        register_five_pages();
         let parent = std::process::id();
         let _callback = hooks::on_release(move |release| {
             assert_eq!(hooks::init(&Settings::new()).err(), Some(HooksError::Inside));

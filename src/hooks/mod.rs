@@ -83,7 +83,8 @@ use std::vec::Vec;
 /// 1 while there may be something to process.
 static CHANGED: AtomicU32 = AtomicU32::new(0);
 
-/// How often all was told.
+/// How often all was told: for the corruption hunter.
+#[cfg(feature = "malloc-debug")]
 static SETTLED: AtomicU32 = AtomicU32::new(0);
 
 static CALLBACKS: Callbacks = Callbacks::new();
@@ -667,6 +668,7 @@ pub fn announce() {
 
 /// For components: all that has changed was told.
 pub fn settle() {
+    #[cfg(feature = "malloc-debug")]
     SETTLED.fetch_add(1, Relaxed);
     // In the child of a fork nothing is told of what was registered before, until `process` has.
     if CENTER.forked.load(Relaxed) == 0 {
